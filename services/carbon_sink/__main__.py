@@ -1,0 +1,55 @@
+"""Start carbon_sink: ``python -m services.carbon_sink``."""
+
+import os
+import sys
+
+from services.carbon_sink.carbon import Carbon
+from services.carbon_sink.points import Point
+from services.carbon_sink.service import CarbonSink
+from services.carbon_sink.settings import CarbonSinkSettings
+from shared import lifecycle, logs
+from shared.lifecycle import ExitCode
+from shared.mqtt import Connection, Subscription
+from shared.settings import command_line, load
+from shared.topics import Topics
+
+WHAT_IT_DOES = "Subscribe to the readings of all gateways and write them to Carbon."
+
+
+def main() -> int:
+    """Run the service; return the exit code."""
+    parser = command_line("carbon_sink", WHAT_IT_DOES, CarbonSinkSettings)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print 'path value timestamp' lines instead of writing to Carbon"
+    )
+    arguments = parser.parse_args()
+    settings = load(CarbonSinkSettings)
+    logs.configure(settings.log.level, settings.log.format)
+    stop = lifecycle.stop_on_signals()
+    filters = Topics(settings.mqtt.base_topic).all_readings()
+    if arguments.dry_run:
+        # A client id of its own, and no session: the readings of a sink that runs beside it stay that one's.
+        passer_by = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
+        connection = Connection(passer_by, stop=stop, subscriptions=map(Subscription, filters), lasting=False)
+        CarbonSink(connection, print_points, settings.carbon).run(stop)
+    else:
+        connection = Connection(
+            settings.mqtt,
+            stop=stop,
+            subscriptions=[Subscription(filter_, retained_at_every_connect=False) for filter_ in filters],
+            # With the broker's own limit of 20 a batch would never fill.
+            receive_maximum=2 * settings.carbon.batch_size,
+        )
+        CarbonSink(connection, Carbon(settings.carbon.host, settings.carbon.port).write, settings.carbon).run(stop)
+    return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
+
+
+def print_points(points: list[Point]) -> None:
+    """Print points as Carbon's plaintext lines, at once."""
+    for point in points:
+        print(point.path, point.value, point.timestamp)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Reads the Envoy on the local network and publishes what it measures."""

@@ -1,0 +1,239 @@
+"""The Envoy's local interface: which gateway it is, and what it answers to a path.
+
+Firmware 7 and newer is asked over HTTPS with a bearer token, and hands out a session cookie that spares it the
+verification of the next one; older firmware over HTTP with digest authentication (pyenphase/pyenphase,
+src/pyenphase/envoy.py).
+
+Errors, by what the caller must do::
+
+    GatewayError
+    ├── GatewayUnavailable     ask again later, not before ``retry_after_s``
+    │   └── CertificateChanged     and a person must look at it
+    ├── TokenRejected          get another token first
+    ├── EndpointMissing        this gateway has no such answer
+    └── BadAnswer              pass over this answer
+"""
+
+import logging
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from pydantic import SecretStr, TypeAdapter, ValidationError
+from requests.auth import AuthBase, HTTPDigestAuth
+
+from services.poller.certificates import PinnedAdapter, PinStore, presented_fingerprint
+from services.poller.settings import EnvoySettings
+from shared.http import Answer, ExchangeFailed, exchange
+from shared.topics import SERIAL_PATTERN
+
+logger = logging.getLogger(__name__)
+
+DEADLINE_S = 45.0
+"""As long as pyenphase waits; /production.json has been seen to take that (home-assistant/core#125418)."""
+
+FIND_DEADLINE_S = 10.0
+BUSY_S = 30.0
+"""A gateway that has just started says "please retry after 30 seconds" (pyenphase/pyenphase#168)."""
+
+FIRST_FIRMWARE_WITH_TOKENS = (7,)
+
+Shape = TypeVar("Shape")
+
+
+class GatewayError(Exception):
+    """The gateway did not give what was asked for."""
+
+
+class GatewayUnavailable(GatewayError):  # noqa: N818 - what happened
+    """The gateway does not answer, or says that it cannot now."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class CertificateChanged(GatewayUnavailable):
+    """The gateway shows another certificate than before, and was therefore told nothing."""
+
+
+class TokenRejected(GatewayError):  # noqa: N818 - what happened
+    """The gateway does not accept the token, the user or the password."""
+
+
+class EndpointMissing(GatewayError):  # noqa: N818 - what happened
+    """The gateway knows no such path."""
+
+
+class BadAnswer(GatewayError):  # noqa: N818 - what happened
+    """The gateway answered something that is not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a gateway says of itself without being shown a token."""
+
+    serial: str
+    part_number: str | None
+    firmware: str
+    """Such as ``8.3.5169``: without the letter in front, which names a class of builds."""
+    metered_hardware: bool
+    """The gateway could meter; whether transformers are fitted is another matter."""
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The firmware as numbers, for comparing."""
+        return tuple(int(part) for part in re.findall(r"\d+", self.firmware))
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether it asks for a token rather than for a password."""
+        return self.version >= FIRST_FIRMWARE_WITH_TOKENS
+
+
+def read_identity(body: bytes) -> Identity:
+    """Return what an ``/info`` answer tells.
+
+    Raises:
+        BadAnswer: it is none.
+    """
+    try:
+        # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused.
+        device = None if b"<!DOCTYPE" in body else ET.fromstring(body).find("device")  # noqa: S314 - see above
+    except (ET.ParseError, ValueError) as error:
+        raise BadAnswer(f"/info is no XML: {error}") from None
+    serial, software = (device.findtext(tag) if device is not None else None for tag in ("sn", "software"))
+    if device is None or not serial or not software or not SERIAL_PATTERN.fullmatch(serial.strip()):
+        raise BadAnswer("/info is not an Envoy's: serial number or firmware are missing")
+    return Identity(
+        serial=serial.strip(),
+        part_number=device.findtext("pn"),
+        firmware=software.strip().lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        metered_hardware=device.findtext("imeter") == "true",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken(AuthBase):
+    """Shows the token with every request."""
+
+    token: SecretStr
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into a request's header."""
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+        return request
+
+
+class Envoy:
+    """One gateway on the local network; not for several threads."""
+
+    def __init__(self, settings: EnvoySettings, pins: PinStore) -> None:
+        self._settings = settings
+        self._pins = pins
+        self._session = requests.Session()
+        self._session.trust_env = False  # neither a proxy nor a .netrc stands between us and the wall
+        self._base_url = ""
+
+    def find(self) -> Identity:
+        """Find the gateway, over HTTPS or HTTP, and return what it is.
+
+        Raises:
+            GatewayUnavailable: nobody answers, or with another certificate than before.
+            BadAnswer: somebody answers who is no Envoy, or another than ENVOY_SERIAL.
+        """
+        host = self._settings.host
+        candidates = [host] if "://" in host else [f"https://{host}", f"http://{host}"]
+        failures = []
+        for base_url in candidates:
+            try:
+                return self._identify(base_url)
+            except CertificateChanged:
+                raise
+            except GatewayUnavailable as error:
+                failures.append(str(error))
+        raise GatewayUnavailable("; ".join(failures))
+
+    def _identify(self, base_url: str) -> Identity:
+        url = urlsplit(base_url)
+        fingerprint = None
+        if url.scheme == "https":
+            try:
+                fingerprint = presented_fingerprint(url.hostname or "", url.port or 443, FIND_DEADLINE_S)
+            except OSError as error:
+                raise GatewayUnavailable(f"{base_url}: {error}") from error
+            # Whatever this session says from here on, it says to the holder of this certificate.
+            self._session.mount("https://", PinnedAdapter(fingerprint))
+        self._base_url = base_url
+        identity = read_identity(self._get("/info", deadline_s=FIND_DEADLINE_S).body)
+        if self._settings.serial not in (None, identity.serial):
+            raise BadAnswer(
+                f"{base_url} is gateway {identity.serial}, not {self._settings.serial} as ENVOY_SERIAL says"
+            )
+        if fingerprint is not None:
+            self._check_pin(identity.serial, fingerprint)
+        return identity
+
+    def _check_pin(self, serial: str, presented: str) -> None:
+        given = self._settings.cert_fingerprint
+        pinned = given or self._pins.pinned(serial, presented)
+        if pinned != presented:
+            self._session.auth = None
+            how = "set ENVOY_CERT_FINGERPRINT to it" if given else f"delete {self._pins.path(serial)}"
+            raise CertificateChanged(
+                f"gateway {serial} shows the certificate {presented} instead of {pinned}; it was told nothing. "
+                f"If the new one is the gateway's own, {how}"
+            )
+
+    def show_token(self, token: SecretStr) -> None:
+        """Show this token from now on; sessions of the one before are forgotten."""
+        self._session.cookies.clear()
+        self._session.auth = BearerToken(token)
+
+    def show_password(self, identity: Identity) -> None:
+        """Answer digest challenges from now on, with the last six digits of the serial unless told otherwise."""
+        password = self._settings.password
+        secret = password.get_secret_value() if password is not None else identity.serial[-6:]
+        self._session.auth = HTTPDigestAuth(self._settings.username, secret)
+
+    def get(self, path: str, shape: TypeAdapter[Shape]) -> Shape:
+        """Return what the gateway answers to a path, in the shape asked for.
+
+        Raises:
+            GatewayError: see the module.
+        """
+        answer = self._get(path, deadline_s=DEADLINE_S)
+        try:
+            return shape.validate_json(answer.body)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise BadAnswer(f"{path}: {where + ': ' if where else ''}{fault['msg']}") from None
+
+    def _get(self, path: str, deadline_s: float) -> Answer:
+        try:
+            answer = exchange(self._session, "GET", self._base_url + path, deadline_s=deadline_s)
+        except requests.exceptions.SSLError:
+            # The next search for the gateway tells both fingerprints.
+            raise GatewayUnavailable(f"{self._base_url}: its certificate is not the one it was found with") from None
+        except ExchangeFailed as error:
+            raise GatewayUnavailable(f"{self._base_url}{path}: {error}") from None
+        match answer.status:
+            case 200:
+                return answer
+            case 401 | 403:
+                raise TokenRejected(f"{path}: the gateway answers {answer.status}")
+            case 429 | 503:
+                raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}", _retry_after_s(answer))
+            case 500 | 502 | 504:
+                raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}")
+            case status:
+                raise EndpointMissing(f"{path}: the gateway answers {status}")
+
+
+def _retry_after_s(answer: Answer) -> float:
+    told = answer.headers.get("Retry-After", "")
+    return float(told) if told.isdecimal() else BUSY_S

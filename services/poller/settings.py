@@ -1,0 +1,63 @@
+"""The settings of poller."""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+
+from shared.settings import MqttSettings, Section, ServiceSettings
+from shared.topics import SERIAL_PATTERN
+
+
+def _host_or_url(host: str) -> str:
+    url = urlsplit(host if "://" in host else f"//{host}")
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if url.scheme not in ("", "http", "https") or not url.hostname or port == 0 or url.path.strip("/"):
+        raise ValueError("must be a host, host:port or http(s)://host[:port]")
+    return host.rstrip("/")
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if len(digits) != 64 or set(digits) - set("0123456789abcdef"):  # noqa: PLR2004 - SHA-256 has 32 bytes
+        raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, colons between them or not")
+    return digits
+
+
+Seconds = Annotated[float, Field(ge=1, le=86_400)]
+
+
+class EnvoySettings(Section):
+    """The gateway and how to be let in."""
+
+    host: Annotated[str, AfterValidator(_host_or_url)] = Field(
+        "envoy.local", description="the Envoy: host, host:port or URL"
+    )
+    serial: Annotated[str, StringConstraints(pattern=f"^{SERIAL_PATTERN.pattern}$")] | None = Field(
+        None, description="refuse any other gateway than this one"
+    )
+    token: SecretStr | None = Field(None, description="a token fetched by hand, if no token_broker runs")
+    username: str = Field("envoy", description="for firmware before 7")
+    password: SecretStr | None = Field(None, description="for firmware before 7 [last six digits of the serial]")
+    cert_fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = Field(
+        None, description="SHA-256 of the gateway's certificate, if the first one seen is not to be trusted"
+    )
+
+
+class PollSettings(Section):
+    """How often the gateway is asked."""
+
+    interval_s: Seconds = Field(10, description="seconds between readings of the meters")
+    inverters_interval_s: Seconds = Field(60, description="seconds between looks at the inverters")
+    slow_interval_s: Seconds = Field(60, description="seconds between the answers that a gateway takes long for")
+
+
+class PollerSettings(ServiceSettings):
+    """What poller can be told."""
+
+    mqtt: MqttSettings = MqttSettings(client_id="poller")
+    envoy: EnvoySettings = EnvoySettings()
+    poll: PollSettings = PollSettings()

@@ -1,0 +1,157 @@
+"""Settings from environment variables and ``/run/secrets``; a bad one is told in a line, before anything is touched.
+
+A shared part is a ``BaseModel`` whose fields become variables with its name in front: ``mqtt.host`` is ``MQTT_HOST``,
+or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has one ``ServiceSettings`` of its own.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from shared.lifecycle import ExitCode
+
+SECRETS_DIR = Path("/run/secrets")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _topic_levels(base_topic: str) -> str:
+    if not base_topic or set(base_topic) & set("+#") or "" in base_topic.split("/"):
+        raise ValueError("must be topic levels such as 'enphase' or 'home/enphase', without wildcards or empty levels")
+    return base_topic
+
+
+class Section(BaseModel):
+    """A part of the settings whose variables share the beginning of their names; an unknown one is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class MqttSettings(Section):
+    """The broker and how to reach it."""
+
+    host: str = Field("localhost", description="the MQTT broker")
+    port: Port = Field(1883, description="its port")
+    username: str | None = Field(None, description="who we are to the broker")
+    password: SecretStr | None = Field(None, description="our password there")
+    tls: bool = Field(default=False, description="speak TLS with the broker")
+    ca_file: Path | None = Field(None, description="certificate authority for MQTT_TLS, if not the system's")
+    base_topic: Annotated[str, AfterValidator(_topic_levels)] = Field("enphase", description="first topic level")
+    client_id: str = Field("", description="our MQTT client id, the service's name if empty")
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    # Other programs set LOG_ variables of their own.
+    model_config = ConfigDict(extra="ignore")
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important message told")
+    format: Literal["text", "json"] = Field("text", description="for people or for machines")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        nested_model_default_partial_update=True,
+        secrets_dir=SECRETS_DIR,
+        hide_input_in_errors=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+    mqtt: MqttSettings = MqttSettings()
+    state_dir: Path = Field(Path("state"), description="where the service keeps what must outlive it")
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the secrets know it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - compose reads .env
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let secret files reach the nested parts."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, secrets_dir_missing="ok", secrets_nested_delimiter="_"
+        )
+        return init_settings, env_settings, secrets
+
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+def load(settings_class: type[AnySettings]) -> AnySettings:
+    """Return the settings, or end the process: one line for each bad one on standard error, exit code 2."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        refuse(*(_told(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)))
+    except SettingsError as error:
+        refuse(str(error))
+
+
+def refuse(*faults: str) -> NoReturn:
+    """End the process for bad settings: a line for each on standard error, exit code 2.
+
+    Args:
+        faults: each ``NAME: what is wrong with it``.
+    """
+    for fault in faults:
+        print(f"bad setting {fault}", file=sys.stderr)  # noqa: T201 - the log is not configured yet
+    raise SystemExit(ExitCode.BAD_SETTINGS)
+
+
+def _told(location: tuple[int | str, ...], fault_type: str, message: str) -> str:
+    name = "_".join(str(part) for part in location).upper()
+    return f"{name}: {'no such setting' if fault_type == 'extra_forbidden' else message.removeprefix('Value error, ')}"
+
+
+def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings]) -> argparse.ArgumentParser:
+    """Return a parser whose ``--help`` names every setting with its default."""
+    return argparse.ArgumentParser(
+        prog=f"python -m services.{name}",
+        description=what_it_does,
+        epilog="settings (environment variables, or files of the same name in lower case in "
+        f"{SECRETS_DIR}):\n{_settings_table(settings_class)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _settings_table(settings_class: type[BaseModel], prefix: str = "") -> str:
+    lines = []
+    for field_name, field in settings_class.model_fields.items():
+        name = f"{prefix}{field_name}".upper()
+        section = next((part for part in (field.annotation, *get_args(field.annotation)) if _is_section(part)), None)
+        if section is not None:
+            lines.append(_settings_table(section, f"{name}_"))
+        else:
+            default = "" if field.default in (None, "", PydanticUndefined) else f" [{_shown(field.default)}]"
+            lines.append(f"  {name:<26} {field.description or ''}{default}")
+    return "\n".join(lines)
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)

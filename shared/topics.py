@@ -1,0 +1,104 @@
+"""The topics of the MQTT contract: the only place where one is built or taken apart.
+
+``docs/asyncapi.yaml`` is the contract in full.
+"""
+
+import re
+from dataclasses import dataclass
+
+SERIAL_PATTERN = re.compile(r"[A-Za-z0-9]{1,32}")
+"""A gateway's serial number. Real ones have twelve digits; scrubbed ones may hold letters."""
+
+KIND_PATTERN = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+
+class UnknownTopic(ValueError):  # noqa: N818 - it is what was met, not a fault of ours
+    """The topic is none of the contract's reading topics."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingTopic:
+    """Where a reading was published: ``source`` is a gateway's serial, or ``services/<client-id>`` for metrics."""
+
+    source: str
+    kind: str
+    late: bool
+    """True on ``history/``: the reading arrives after newer ones of its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Builds every topic below one base topic."""
+
+    base: str
+
+    def info(self, serial: str) -> str:
+        """Return the topic of what a gateway is."""
+        return f"{self.base}/{serial}/info"
+
+    def gateway_status(self, serial: str) -> str:
+        """Return the topic that tells if the gateway answers."""
+        return f"{self.base}/{serial}/status"
+
+    def reading(self, serial: str, kind: str) -> str:
+        """Return the retained topic of the newest reading of a kind."""
+        return f"{self.base}/{serial}/readings/{kind}"
+
+    def history(self, serial: str, kind: str) -> str:
+        """Return the topic of readings of a kind that arrive late."""
+        return f"{self.base}/{serial}/history/{kind}"
+
+    def token(self, serial: str) -> str:
+        """Return the topic of the token for a gateway; secret."""
+        return f"{self.base}/{serial}/token"
+
+    def token_request(self, serial: str) -> str:
+        """Return the topic on which a token is asked for."""
+        return f"{self.base}/{serial}/token/request"
+
+    def token_status(self, serial: str) -> str:
+        """Return the topic that tells how the token is, without the token."""
+        return f"{self.base}/{serial}/token/status"
+
+    def service_status(self, client_id: str) -> str:
+        """Return the topic of a service's will and birth."""
+        return f"{self.base}/services/{client_id}/status"
+
+    def metrics(self, client_id: str) -> str:
+        """Return the topic of a service's own counters and gauges."""
+        return f"{self.base}/services/{client_id}/metrics"
+
+    def all_token_requests(self) -> str:
+        """Return the filter for the token requests of all gateways."""
+        return self.token_request("+")
+
+    def all_readings(self) -> tuple[str, str, str]:
+        """Return the filters for everything that is a reading: newest, late, and the services' metrics."""
+        return self.reading("+", "#"), self.history("+", "#"), self.metrics("+")
+
+    def parse_reading(self, topic: str) -> ReadingTopic:
+        """Return what a topic that :meth:`all_readings` matches says.
+
+        Raises:
+            UnknownTopic: it is no reading's topic.
+        """
+        below_base = topic.removeprefix(f"{self.base}/")
+        match below_base.split("/", 2) if below_base != topic else []:
+            case ["services", client_id, "metrics"] if KIND_PATTERN.fullmatch(client_id):
+                return ReadingTopic(f"services/{client_id}", "metrics", late=False)
+            case [serial, "readings" | "history" as room, kind] if SERIAL_PATTERN.fullmatch(
+                serial
+            ) and KIND_PATTERN.fullmatch(kind):
+                return ReadingTopic(serial, kind, late=room == "history")
+        raise UnknownTopic(f"no reading's topic: {topic!r}")
+
+    def parse_token_request(self, topic: str) -> str:
+        """Return the serial for which a token is asked.
+
+        Raises:
+            UnknownTopic: it is no token request's topic.
+        """
+        match topic.removeprefix(f"{self.base}/").split("/"):
+            case [serial, "token", "request"] if SERIAL_PATTERN.fullmatch(serial):
+                return serial
+        raise UnknownTopic(f"no token request's topic: {topic!r}")

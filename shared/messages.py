@@ -6,10 +6,12 @@ from pydantic import Field, SecretStr, field_serializer
 
 from shared.payload import Payload
 from shared.readings import Timestamp
+from shared.topics import SERIAL_PATTERN
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
+Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
 TokenKind = Literal["owner", "installer", "manual"]
 TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locked_out", "cloud_unreachable"]
 
@@ -17,7 +19,7 @@ TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locke
 class GatewayInfo(Payload):
     """What a gateway is and what it measures."""
 
-    serial: str
+    serial: Serial
     part_number: str | None = None
     firmware: str
     metered: bool
@@ -30,7 +32,7 @@ class TokenMessage(Payload):
     """A token for one gateway; secret."""
 
     token: SecretStr
-    serial: str
+    serial: Serial
     kind: TokenKind
     issued_at: Timestamp
     expires_at: Timestamp

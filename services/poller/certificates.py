@@ -59,9 +59,6 @@ class PinnedAdapter(HTTPAdapter):
             **pool,
         )
 
-    def cert_verify(self, conn: object, url: str, verify: object, cert: object) -> None:
-        """Leave the verification to the fingerprint; requests would look for an authority."""
-
 
 @dataclass(frozen=True, slots=True)
 class PinStore:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from services.poller.envoy import Envoy, GatewayError, GatewayUnavailable, Identity, TokenRejected
 from services.poller.reader import Cycle, GatewayReader
 from services.poller.settings import PollSettings
-from shared.messages import OFFLINE, ONLINE, TokenMessage, TokenRequest
+from shared.messages import OFFLINE, ONLINE, GatewayInfo, TokenMessage, TokenRequest
 from shared.mqtt import Connected, Connection, Message, TooManyWaiting
 from shared.payload import InvalidPayload
 from shared.readings import Reading
@@ -56,6 +56,7 @@ class Poller:
         self._token = token
         self._tokens: dict[str, SecretStr] = {}
         self._reader: GatewayReader | None = None
+        self._info: GatewayInfo | None = None
         self._authorized = False
         self._online: bool | None = None
         self._failures = 0
@@ -89,15 +90,14 @@ class Poller:
             identity = self._envoy.find()
             logger.info("gateway %s, firmware %s", identity.serial, identity.firmware)
             self._reader = GatewayReader(self._envoy, identity, self._clock)
+            self._publish_info(self._reader.info)
             self._ask_for_token_at = time.monotonic() + RETAINED_TOKEN_S
         if not self._authorized and not self._authorize(self._reader.identity):
             return
-        info_before = self._reader.info
         readings = self._reader.read(self._schedule.take_due())
         self._failures = 0
         self._tell_status(online=True)
-        if self._reader.info != info_before:
-            self._publish_info()
+        self._publish_info(self._reader.info)
         for reading in readings:
             self._publish(reading)
 
@@ -131,8 +131,11 @@ class Poller:
     def _hear(self, timeout_s: float) -> None:
         match self._connection.receive(timeout_s):
             case Connected():
-                self._publish_info()
+                # The broker may have forgotten what it retained.
+                info, self._info = self._info, None
                 online, self._online = self._online, None
+                if info is not None:
+                    self._publish_info(info)
                 if online is not None:
                     self._tell_status(online=online)
             case Message() as message:
@@ -157,7 +160,7 @@ class Poller:
         if self._failures == 1:
             logger.warning("the gateway cannot be read: %s; trying on", error)
         self._tell_status(online=False)
-        longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures, 16))
+        longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
         delay_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
         told_s = error.retry_after_s if isinstance(error, GatewayUnavailable) else 0.0
         self._not_before = time.monotonic() + max(delay_s, told_s)
@@ -166,17 +169,19 @@ class Poller:
             self._reader, self._authorized = None, False
 
     def _tell_status(self, *, online: bool) -> None:
-        if self._reader is None or online == self._online:
+        """Publish whether the gateway answers, if that is news; before it was found it has no name to publish under."""
+        if self._info is None or online == self._online:
             return
         if online and self._online is False:
             logger.info("the gateway answers again")
         self._online = online
-        topic = self._connection.topics.gateway_status(self._reader.identity.serial)
+        topic = self._connection.topics.gateway_status(self._info.serial)
         self._connection.publish(topic, ONLINE if online else OFFLINE, retain=True)
 
-    def _publish_info(self) -> None:
-        if self._reader is not None:
-            info = self._reader.info
+    def _publish_info(self, info: GatewayInfo) -> None:
+        """Publish what the gateway is, if that is news."""
+        if info != self._info:
+            self._info = info
             self._connection.publish(self._connection.topics.info(info.serial), info.to_json(), retain=True)
 
     def _publish(self, reading: Reading) -> None:

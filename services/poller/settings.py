@@ -3,10 +3,10 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr
 
+from shared.messages import Serial
 from shared.settings import MqttSettings, Section, ServiceSettings
-from shared.topics import SERIAL_PATTERN
 
 
 def _host_or_url(host: str) -> str:
@@ -36,9 +36,7 @@ class EnvoySettings(Section):
     host: Annotated[str, AfterValidator(_host_or_url)] = Field(
         "envoy.local", description="the Envoy: host, host:port or URL"
     )
-    serial: Annotated[str, StringConstraints(pattern=f"^{SERIAL_PATTERN.pattern}$")] | None = Field(
-        None, description="refuse any other gateway than this one"
-    )
+    serial: Serial | None = Field(None, description="refuse any other gateway than this one")
     token: SecretStr | None = Field(None, description="a token fetched by hand, if no token_broker runs")
     username: str = Field("envoy", description="for firmware before 7")
     password: SecretStr | None = Field(None, description="for firmware before 7 [last six digits of the serial]")

@@ -24,6 +24,9 @@ from shared.readings import Consumption, Grid, Inverter, Meter, MeterPhase, Prod
 AC_BATTERY = 11
 """The ``devType`` of batteries among the inverters (pyenphase/pyenphase, fixture 8.2.4382_ACB); an inverter's is 1."""
 
+MILLIWATTS = 3
+"""The decimals that a gateway gives; a sum of floats would show more."""
+
 ProductionSource = Literal["meter", "gateway", "inverters"]
 
 
@@ -178,7 +181,7 @@ def _consumption(
     total = _total_consumption(answers)
     lifetime_wh = total.whLifetime if total else None
     if production is not None and net is not None:
-        power_w = production.activePower + net.activePower
+        power_w = round(production.activePower + net.activePower, MILLIWATTS)
         return Consumption(timestamp=moment, power_w=power_w, energy_lifetime_wh=lifetime_wh)
     if total is not None:
         return Consumption(

@@ -1,11 +1,9 @@
 """The settings of token_broker."""
 
-from typing import Annotated
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr
 
-from pydantic import ConfigDict, Field, HttpUrl, SecretStr, StringConstraints
-
+from shared.messages import Serial
 from shared.settings import MqttSettings, Section, ServiceSettings
-from shared.topics import SERIAL_PATTERN
 
 LOGIN_URL = HttpUrl("https://enlighten.enphaseenergy.com/login/login.json")
 TOKENS_URL = HttpUrl("https://entrez.enphaseenergy.com/tokens")
@@ -26,7 +24,7 @@ class EnvoySettings(Section):
 
     model_config = ConfigDict(extra="ignore")
 
-    serial: Annotated[str, StringConstraints(pattern=f"^{SERIAL_PATTERN.pattern}$")] | None = Field(
+    serial: Serial | None = Field(
         None, description="the gateway's serial number; learnt from the poller's request if not given"
     )
     token: SecretStr | None = Field(None, description="a token fetched by hand; nothing is asked of Enphase then")

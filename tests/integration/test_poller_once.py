@@ -1,0 +1,213 @@
+"""What ``poller --once`` prints, for simulated and for recorded gateways."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT, clean_environment, simulator
+
+RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
+
+
+def once(tmp_path: Path, host: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``poller --once`` where no broker is."""
+    settings = {"ENVOY_HOST": host, "STATE_DIR": str(tmp_path), "MQTT_PORT": "1"} | environment
+    command = [sys.executable, "-m", "services.poller", "--once"]
+    return subprocess.run(
+        command, env=clean_environment() | settings, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def readings(printed: str) -> dict[str, dict[str, object]]:
+    """Return the payloads by kind."""
+    lines = [json.loads(line) for line in printed.splitlines()]
+    return {line["topic"].split("/readings/")[1]: line["payload"] for line in lines}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a recorded gateway measures, read by hand from its recorded answers."""
+
+    production: tuple[str, float, float | None]
+    """Source, power and lifetime energy."""
+    consumption: tuple[float, float] | None = None
+    """Power, as production plus net of the same answer, and the gateway's lifetime count of it."""
+    grid: tuple[float, float, float] | None = None
+    """Power, import and export lifetime energy."""
+    inverters: int = 0
+    meters: tuple[str, ...] = ()
+
+
+SPLIT = ("", "/phase/1", "/phase/2")
+THREE = (*SPLIT, "/phase/3")
+SINGLE = ("",)
+
+
+def kinds(*meters: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the kinds of readings that meters give."""
+    return tuple(f"meter/{meter}{phase}" for meter, phases in meters for phase in phases)
+
+
+BY_HAND = {
+    "3.9.36": Expected(("gateway", 1271, 6012540), inverters=12),
+    "4.10.35": Expected(
+        ("meter", 166.489, 26785327.449),
+        (733.353, 26335790.411),
+        (566.864, 16908208.78, 17357690.272),
+        inverters=19,
+        meters=kinds(("production", SPLIT), ("net-consumption", SPLIT)),
+    ),
+    "5.0.62": Expected(("gateway", 7907, 133798553), inverters=40),
+    "7.3.130_no_consumption": Expected(
+        ("meter", 3624.573, 4545929.53), inverters=15, meters=kinds(("production", SPLIT))
+    ),
+    # /api/v1/production counts nothing; the inverters' sum may have wrapped on this firmware, so it is left out.
+    "7.3.466_metered_disabled_cts": Expected(("inverters", 751, None), inverters=7),
+    "7.3.466_with_cts_3phase": Expected(
+        ("meter", 488.925, 3183793.885),
+        (452.763, 4074795.368),
+        (-36.162, 3738205.282, 1776768.769),
+        inverters=7,
+        meters=kinds(("production", THREE), ("net-consumption", THREE)),
+    ),
+    "7.6.175_standard": Expected(("gateway", 5740, 6139406), inverters=24),
+    "7.6.175_with_cts": Expected(
+        ("meter", 488.925, 3183793.885),
+        (452.763, 5145153.621),
+        (-36.162, 3738205.282, 1776768.769),
+        inverters=7,
+        meters=kinds(("production", SINGLE), ("net-consumption", SINGLE)),
+    ),
+    "7.6.175_with_cts_3phase": Expected(
+        ("meter", 488.925, 3183793.885),
+        (452.763, 4074795.368),
+        (-36.162, 3738205.282, 1776768.769),
+        inverters=7,
+        meters=kinds(("production", THREE), ("net-consumption", THREE)),
+    ),
+    "7.6.185_with_cts_and_battery_3t": Expected(
+        ("meter", -0.661, 2432969.956),
+        (521.382, 3711429.155),
+        (522.043, 2404339.266, 1125590.088),
+        inverters=5,
+        meters=kinds(("production", SINGLE), ("net-consumption", SINGLE)),
+    ),
+    "8.2.4286_with_3cts_and_battery_split": Expected(
+        ("meter", 7131.017, 13431336.968),
+        (8880.521, 15113474.057),
+        (1749.504, 5855939.23, 4173334.272),
+        inverters=35,
+        meters=kinds(("production", SPLIT), ("net-consumption", SPLIT), ("storage", SPLIT)),
+    ),
+    # Three of the twenty reports are AC Batteries'.
+    "8.2.4382_ACB": Expected(
+        ("meter", 308.373, 19213421.296),
+        (330.913, 26700500.925),
+        (22.54, 14153292.251, 6665130.717),
+        inverters=17,
+        meters=kinds(("production", SINGLE), ("net-consumption", SINGLE)),
+    ),
+    "8.3.5169_with_generator": Expected(
+        ("meter", 2891.863, 11567966.148),
+        (3052.353, 27293404.34),
+        (160.49, 18999526.477, 3273182.77),
+        inverters=20,
+        meters=kinds(("production", SPLIT), ("net-consumption", SPLIT)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_recorded_gateway_is_read_as_it_was_read_by_hand(name: str, tmp_path: Path) -> None:
+    """Each number printed is the one that a person finds in the recording."""
+    folder = RECORDINGS / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the recordings of real gateways: ENVOY_RECORDINGS={RECORDINGS} has no {name}")
+    expected = BY_HAND[name]
+    with simulator(tmp_path, recording=folder) as recorded:
+        ended = once(tmp_path, recorded.envoy_url, ENVOY_TOKEN=recorded.token())
+
+    assert ended.returncode == 0, ended.stderr
+    printed = readings(ended.stdout)
+    source, power_w, lifetime_wh = expected.production
+    assert printed["production"].get("source") == source
+    assert printed["production"].get("power_w") == power_w
+    assert printed["production"].get("energy_lifetime_wh") == lifetime_wh
+    consumption = printed.get("consumption")
+    if expected.consumption is None:
+        assert consumption is None
+    else:
+        assert consumption is not None
+        assert consumption["power_w"] == pytest.approx(expected.consumption[0], abs=1e-6)
+        assert consumption["energy_lifetime_wh"] == expected.consumption[1]
+    grid = printed.get("grid")
+    if expected.grid is None:
+        assert grid is None
+    else:
+        assert grid is not None
+        assert (grid["power_w"], grid["import_lifetime_wh"], grid["export_lifetime_wh"]) == expected.grid
+        assert grid["import_power_w"] == max(expected.grid[0], 0)
+        assert grid["export_power_w"] == max(-expected.grid[0], 0)
+    assert sum(kind.startswith("inverter/") for kind in printed) == expected.inverters
+    assert tuple(kind for kind in printed if kind.startswith("meter/")) == expected.meters
+
+
+@pytest.mark.parametrize("model", ["metered-single", "metered-split", "metered-three", "unmetered"])
+@pytest.mark.parametrize("firmware", ["5", "8"])
+def test_every_simulated_model_is_read(model: str, firmware: str, tmp_path: Path) -> None:
+    """Old and new firmware, metered or not, on one phase or several: each gives what it measures."""
+    with simulator(tmp_path, model=model, firmware=firmware, inverters=5) as simulated:
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
+
+    assert ended.returncode == 0, ended.stderr
+    printed = readings(ended.stdout)
+    assert sum(kind.startswith("inverter/") for kind in printed) == 5
+    assert printed["production"]["source"] == ("gateway" if model == "unmetered" else "meter")
+    assert ({"consumption", "grid"} <= printed.keys()) == (model != "unmetered")
+
+
+def test_a_gateway_that_refuses_the_token_is_told_in_a_line(tmp_path: Path) -> None:
+    """Nothing is printed as a reading; the one line says who refused."""
+    with simulator(tmp_path) as simulated:
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN="not.a.token")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "the gateway answers 401" in ended.stderr.splitlines()[-1]
+
+
+def test_another_certificate_than_before_is_refused_before_the_token_is_shown(tmp_path: Path) -> None:
+    """A gateway known by one certificate gets no token under another, and the message says what to do."""
+    with simulator(tmp_path) as simulated:
+        assert once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token()).returncode == 0
+        token = simulated.token()
+    for certificate in (tmp_path / "simulator").glob("gateway-*.pem"):
+        certificate.unlink()
+    with simulator(tmp_path) as impostor:
+        ended = once(tmp_path, impostor.envoy_url, ENVOY_TOKEN=token)
+        asked = {answer["path"] for answer in impostor.ledger.served(server="envoy")}
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "it was told nothing" in ended.stderr
+    assert asked == {"/info"}
+
+
+def test_nobody_at_the_host_is_told_in_a_line(tmp_path: Path) -> None:
+    """Exit 1, one line, no stack trace."""
+    ended = once(tmp_path, "http://127.0.0.1:1")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_gateway_that_wants_a_token_nobody_has_says_how_to_give_one(tmp_path: Path) -> None:
+    """Without ENVOY_TOKEN and without a broker, the message names both ways."""
+    with simulator(tmp_path) as simulated:
+        ended = once(tmp_path, simulated.envoy_url)
+
+    assert ended.returncode == 1
+    assert "set ENVOY_TOKEN" in ended.stderr.splitlines()[-1]

@@ -1,0 +1,207 @@
+"""The whole pipeline as ``make run`` starts it: what the gateway served is what Graphite draws."""
+
+import json
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.local_programs import ask_graphite, local_settings, stored_points
+from tests.programs import HOST, ROOT, Program, wait_until
+
+RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
+SERIAL = "122098765432"
+SLOT_S = 10
+"""Graphite's finest slot; of several readings in one the last counts."""
+
+START_S = 60.0
+
+
+def lately() -> int:
+    """Return the time since which the tests look at Graphite."""
+    return int(time.time()) - 900
+
+
+class Pipeline(Program):
+    """``python -m deploy.local``, and what it says on its ports."""
+
+    settings: dict[str, str]
+
+    def newest(self, path: str) -> int:
+        """Return the time of the newest point of a series, 0 if there is none."""
+        return max(stored_points(self.settings["GRAPHITE_PORT"], path, lately()), default=0)
+
+    def served(self, path: str) -> list[Any]:
+        """Return the gateway's answers to a path, oldest first."""
+        url = f"http://{HOST}:{self.settings['SIMULATOR_CONTROL_PORT']}/served?server=envoy&path={path}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            rows = json.loads(answer.read())["served"]
+        return [json.loads(row["body"]) for row in rows if row["status"] == 200]
+
+    def pid_of(self, module: str) -> int | None:
+        """Return the process that runs a module of ours below this program, None while there is none."""
+        below = {self.process.pid}
+        for stat, command in sorted(_processes()):
+            pid, parent = int(stat[0]), int(stat[3])
+            if parent in below:
+                below.add(pid)
+                if command[1:3] == ["-m", module]:
+                    return pid
+        return None
+
+
+def _processes() -> Iterator[tuple[list[str], list[str]]]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = re.sub(r"\(.*\)", "name", (folder / "stat").read_text()).split()
+            yield stat, (folder / "cmdline").read_text().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def started(state: Path, **more: str) -> Pipeline:
+    """Return the pipeline on ports of its own, polling every two seconds."""
+    settings = local_settings(state) | {
+        "POLL_INTERVAL_S": "2",
+        "POLL_SLOW_INTERVAL_S": "2",
+        "SIMULATOR_SLOW_ANSWERS_S": "0",
+    }
+    pipeline = Pipeline.python("deploy.local", log=state / "run.log", environment=settings | more)
+    pipeline.settings = settings | more
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Yield a running pipeline on a simulated roof, once it has said where to look."""
+    with started(tmp_path_factory.mktemp("pipeline")) as pipeline:
+        wait_until(lambda: "Render: " in pipeline.output, f"a Render: line after {pipeline.output}", START_S)
+        yield pipeline
+
+
+def test_a_started_pipeline_says_where_to_look(pipeline: Pipeline) -> None:
+    """The page and the render API are told in lines of their own, and both answer."""
+    port = pipeline.settings["GRAPHITE_PORT"]
+    lines = pipeline.output.splitlines()
+
+    assert f"Render: http://{HOST}:{port}/render" in lines
+    graph = next(line.removeprefix("Graph: ") for line in lines if line.startswith("Graph: "))
+    with urllib.request.urlopen(graph, timeout=5) as page:
+        assert b"<html" in page.read()
+    with urllib.request.urlopen(f"http://{HOST}:{port}/render?target=enphase.*&format=json", timeout=5) as answer:
+        assert answer.status == 200
+
+
+def test_graphite_holds_exactly_what_the_gateway_served(pipeline: Pipeline) -> None:
+    """Path, time and value of production, consumption and grid are the meters', slot by slot."""
+    prefix, port = f"enphase.{SERIAL}", pipeline.settings["GRAPHITE_PORT"]
+    begin = pipeline.newest(f"{prefix}.grid.power_w")
+    wait_until(lambda: pipeline.newest(f"{prefix}.grid.power_w") >= begin + 2 * SLOT_S, "two more slots")
+    expected: dict[str, dict[int, float]] = {}
+    for production, net in pipeline.served("/ivp/meters/readings"):
+        slot = production["timestamp"] // SLOT_S * SLOT_S
+        for path, value in {
+            "production.power_w": production["activePower"],
+            "production.energy_lifetime_wh": production["actEnergyDlvd"],
+            "consumption.power_w": round(production["activePower"] + net["activePower"], 3),
+            "grid.power_w": net["activePower"],
+            "grid.import_lifetime_wh": net["actEnergyDlvd"],
+            "grid.export_lifetime_wh": net["actEnergyRcvd"],
+            "meter.net-consumption.voltage_v": net["voltage"],
+        }.items():
+            expected.setdefault(path, {})[slot] = value
+
+    for path, values in expected.items():
+        stored = stored_points(port, f"{prefix}.{path}", lately())
+        whole_slots = sorted(values)[:-1]
+        assert len(whole_slots) >= 2
+        assert {slot: stored.get(slot) for slot in whole_slots} == {slot: values[slot] for slot in whole_slots}
+
+
+def test_every_inverters_report_is_stored_at_its_own_time(pipeline: Pipeline) -> None:
+    """An inverter's point stands where its last report says, not where it was asked."""
+    (*_, reports) = pipeline.served("/api/v1/production/inverters")
+    for report in reports:
+        path = f"enphase.{SERIAL}.inverter.{report['serialNumber']}.power_w"
+        slot = report["lastReportDate"] // SLOT_S * SLOT_S
+        stored = stored_points(pipeline.settings["GRAPHITE_PORT"], path, slot - SLOT_S)
+
+        assert stored.get(slot) == report["lastReportWatts"]
+
+
+@pytest.mark.parametrize(
+    "module", ["services.token_broker", "services.poller", "services.carbon_sink", "services.simulator"]
+)
+def test_a_killed_service_comes_back_and_the_pipeline_goes_on(pipeline: Pipeline, module: str) -> None:
+    """After SIGKILL the service is started again, and new readings arrive."""
+    pid = wait_until(lambda: pipeline.pid_of(module), f"{module} runs")
+
+    os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: pipeline.pid_of(module) not in (None, pid), f"{module} runs again")
+    path = f"enphase.{SERIAL}.grid.power_w"
+    killed_at = pipeline.newest(path)
+    wait_until(lambda: pipeline.newest(path) > killed_at, "a newer reading", START_S)
+
+
+def test_readings_delivered_are_counted_in_graphite(pipeline: Pipeline) -> None:
+    """The sink's own metrics take the same way as the readings."""
+    path = "enphase.services.carbon-sink.metrics.readings_delivered"
+    points = wait_until(lambda: stored_points(pipeline.settings["GRAPHITE_PORT"], path, lately()), "metrics")
+
+    assert max(points.values()) > 0
+
+
+def test_the_terminal_tells_the_newest_values(pipeline: Pipeline) -> None:
+    """A line says production, consumption, import or export with units, and how many readings arrived."""
+    line = re.compile(r"production .*k?W +consumption .*k?W +(im|ex)port .*k?W +readings delivered [\d ,]+")
+
+    assert wait_until(lambda: line.search(pipeline.output), "a line of values")
+
+
+def test_sigterm_ends_everything_and_leaves_nothing_running(pipeline: Pipeline) -> None:
+    """One signal ends all programs; exit code 0."""
+    pids = [pipeline.pid_of(module) for module in ("services.poller", "services.carbon_sink", "deploy.local.graphite")]
+
+    assert pipeline.stop() == 0
+    for pid in pids:
+        assert pid is not None
+        assert not Path(f"/proc/{pid}").exists()
+    assert "Traceback" not in pipeline.output
+
+
+def test_a_recorded_gateway_is_drawn_at_the_time_of_its_recording(tmp_path: Path) -> None:
+    """What a real gateway once answered stands in Graphite at its own time, in the slots kept for ten years."""
+    recording = RECORDINGS / "7.6.175_with_cts_3phase"
+    if not recording.is_dir():
+        pytest.skip(f"needs the recordings of real gateways: ENVOY_RECORDINGS={RECORDINGS} has no {recording.name}")
+    production, net = json.loads((recording / "ivp_meters_readings").read_text())
+    slot = production["timestamp"] // 900 * 900
+    with started(tmp_path, SIMULATOR_RECORDING=str(recording.resolve())) as pipeline:
+        port = pipeline.settings["GRAPHITE_PORT"]
+        wait_until(lambda: gateways(port), f"a gateway in Graphite; {pipeline.output}", START_S)
+        for path, value in {
+            "production.power_w": production["activePower"],
+            "production.energy_lifetime_wh": production["actEnergyDlvd"],
+            "grid.power_w": net["activePower"],
+            "meter.production.phase.3.voltage_v": production["channels"][2]["voltage"],
+        }.items():
+            full_path = f"enphase.{gateways(port)[0]}.{path}"
+            drawn = wait_until(lambda full_path=full_path: stored_points(port, full_path, slot - 3600), path)  # type: ignore[misc]
+            assert drawn == {slot: value}
+
+
+def gateways(port: str) -> list[str]:
+    """Return the serial numbers of the gateways that have a grid in Graphite."""
+    try:
+        found = ask_graphite(port, "/metrics/find", query="enphase.*.grid.power_w")
+    except OSError:
+        return []
+    assert isinstance(found, list)
+    return [metric["id"].split(".")[1] for metric in found]

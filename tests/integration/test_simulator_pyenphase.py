@@ -1,0 +1,172 @@
+"""pyenphase, the library behind Home Assistant, as the judge of whether the simulator is true to life."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+import requests
+from pyenphase import Envoy, EnvoyData
+
+from services.simulator.settings import SimulatorSettings
+from services.simulator.simulator import Simulator, simulated
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS") or ROOT.parent / "shared" / "envoy-recordings")
+
+MODELS = [
+    *((model, firmware, 0) for model in ("metered-single", "metered-split", "metered-three") for firmware in "875"),
+    *(("unmetered", firmware, 0) for firmware in "875"),
+    ("metered-single", "8", 1),
+    ("metered-split", "8", 5),
+    ("metered-three", "7", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One state folder for all, so that days are added up once."""
+    return tmp_path_factory.mktemp("state")
+
+
+def settings(state_dir: Path, **wanted: object) -> SimulatorSettings:
+    """Return settings with free ports and no slow answers."""
+    defaults = {"envoy_port": 0, "enlighten_port": 0, "control_port": 0, "slow_answers_s": 0, "state_dir": state_dir}
+    return SimulatorSettings.model_validate(defaults | wanted)
+
+
+def enlighten_token(simulator: Simulator) -> str:
+    """Log in and exchange, as an owner's tool does."""
+    login = requests.post(
+        f"{simulator.enlighten_url}/login/login.json?",
+        data={"user[email]": "owner@example.com", "user[password]": "sunshine"},
+        timeout=5,
+    )
+    login.raise_for_status()
+    wanted = {
+        "session_id": login.json()["session_id"],
+        "serial_num": simulator.serial,
+        "username": "owner@example.com",
+    }
+    tokens = requests.post(f"{simulator.enlighten_url}/tokens", json=wanted, timeout=5)
+    tokens.raise_for_status()
+    return tokens.text
+
+
+async def read_with_pyenphase(simulator: Simulator) -> EnvoyData:
+    """Return what pyenphase makes of the gateway."""
+    scheme, _, host = simulator.envoy_url.partition("://")
+    envoy = Envoy(host)
+    try:
+        await envoy.setup()
+        if scheme == "https":
+            await envoy.authenticate(token=enlighten_token(simulator))
+        else:
+            await envoy.authenticate(username="envoy")
+        await envoy.update()
+        if simulator.gateway is not None:  # few recordings hold /home
+            interface = await envoy.interface_settings()
+            assert interface is not None
+            assert interface.primary_interface == "eth0"
+        assert envoy.data is not None
+        return envoy.data
+    finally:
+        await envoy.close()
+
+
+def newest(simulator: Simulator, path: str) -> object:
+    """Return what the simulator last served at a path."""
+    return json.loads(str(simulator.ledger.served("envoy", path)[-1]["body"]))
+
+
+@pytest.mark.parametrize(("model", "firmware", "batteries"), MODELS)
+def test_every_model_is_read_by_pyenphase_without_error(
+    state_dir: Path, model: str, firmware: str, batteries: int
+) -> None:
+    """A simulated gateway is a gateway to Home Assistant's library, and its numbers arrive unchanged."""
+    wanted = settings(
+        state_dir, model=model, firmware=firmware, batteries=batteries, start="2026-06-21T15:20", inverters=10
+    )
+    with simulated(wanted) as simulator:
+        data = asyncio.run(read_with_pyenphase(simulator))
+
+        assert data.system_production is not None
+        assert data.system_production.watts_now > 100
+        assert data.tariff is not None
+        inverters = newest(simulator, "/ivp/pdm/device_data" if firmware == "8" else "/api/v1/production/inverters")
+        if isinstance(inverters, list):
+            assert {i["serialNumber"]: i["lastReportWatts"] for i in inverters} == {
+                serial: inverter.last_report_watts for serial, inverter in data.inverters.items()
+            }
+        else:
+            assert isinstance(inverters, dict)
+            assert inverters["deviceCount"] == 10 == len(data.inverters)
+        if model == "unmetered":
+            served = newest(simulator, "/api/v1/production")
+            assert isinstance(served, dict)
+            assert served["wattsNow"] == data.system_production.watts_now
+            assert served["wattHoursLifetime"] == data.system_production.watt_hours_lifetime
+            assert not data.ctmeters
+            return
+        production = newest(simulator, "/production.json")
+        assert isinstance(production, dict)
+        eim = production["production"][1]
+        assert round(eim["wNow"]) == data.system_production.watts_now
+        assert round(eim["whLifetime"]) == data.system_production.watt_hours_lifetime
+        assert data.system_consumption is not None
+        assert data.system_net_consumption is not None
+        assert [round(section["wNow"]) for section in production["consumption"]] == [
+            data.system_consumption.watts_now,
+            data.system_net_consumption.watts_now,
+        ]
+        meters, readings = newest(simulator, "/ivp/meters"), newest(simulator, "/ivp/meters/readings")
+        assert isinstance(meters, list)
+        assert isinstance(readings, list)
+        assert [meter["measurementType"] for meter in meters] == list(data.ctmeters)
+        for meter, reading in zip(meters, readings, strict=True):
+            read = data.ctmeters[meter["measurementType"]]
+            assert read is not None
+            assert (read.eid, read.timestamp, read.voltage) == (
+                reading["eid"],
+                reading["timestamp"],
+                reading["voltage"],
+            )
+            assert read.active_power == round(reading["activePower"])
+            assert read.energy_delivered == round(reading["actEnergyDlvd"])
+        phases = {"metered-single": 0, "metered-split": 2, "metered-three": 3}[model]
+        assert all(len(lines) == phases for lines in data.ctmeters_phases.values())
+        assert phases == len(data.system_production_phases or {})
+        if batteries:
+            power = newest(simulator, "/ivp/ensemble/power")
+            assert isinstance(power, dict)
+            assert data.encharge_power is not None
+            assert {device["serial_num"]: device["real_power_mw"] for device in power["devices:"]} == {
+                serial: battery.real_power_mw for serial, battery in data.encharge_power.items()
+            }
+            assert data.encharge_inventory is not None
+            assert len(data.encharge_inventory) == batteries
+            assert data.encharge_aggregate is not None
+            assert data.encharge_aggregate.max_available_capacity == 5000 * batteries
+            assert data.enpower is not None
+            assert data.enpower.mains_oper_state == "closed"
+
+
+def recordings() -> list[Path]:
+    """Return the recorded gateways' folders."""
+    return sorted(folder for folder in RECORDINGS.iterdir() if folder.is_dir()) if RECORDINGS.is_dir() else []
+
+
+@pytest.mark.skipif(not recordings(), reason=f"no recordings at {RECORDINGS} (ENVOY_RECORDINGS)")
+@pytest.mark.parametrize("folder", recordings(), ids=lambda folder: folder.name)
+def test_every_recording_is_read_by_pyenphase_without_error(state_dir: Path, folder: Path) -> None:
+    """A recorded gateway answers as the real one did, log-in included."""
+    with simulated(settings(state_dir, recording=folder)) as simulator:
+        data = asyncio.run(read_with_pyenphase(simulator))
+
+        assert data.system_production is not None
+        served = simulator.ledger.served("envoy")
+        recorded = json.loads((folder / "api_v1_production").read_text())
+        v1 = [answer for answer in served if answer["path"] == "/api/v1/production" and answer["status"] == 200]
+        assert all(json.loads(str(answer["body"])) == recorded for answer in v1)
+        assert data.inverters

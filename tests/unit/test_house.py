@@ -1,0 +1,80 @@
+"""The house as DESIGN draws it: rooms, directions, and a README that is true."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from services.carbon_sink.settings import CarbonSinkSettings
+from services.poller.settings import PollerSettings
+from services.token_broker.settings import TokenBrokerSettings
+from tests.programs import ROOT, clean_environment
+
+SERVICES = ["token_broker", "poller", "carbon_sink", "simulator"]
+
+
+def imports(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each module that the files below a folder import, with the file."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield path, node.module or "."
+
+
+def test_shared_imports_no_service() -> None:
+    """Imports point one way."""
+    assert [found for found in imports(ROOT / "shared") if found[1].startswith(("services", "deploy", "tests"))] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_imports_no_other(service: str) -> None:
+    """Services share nothing but MQTT."""
+    others = tuple(f"services.{other}" for other in SERVICES if other != service)
+
+    assert [found for found in imports(ROOT / "services" / service) if found[1].startswith((*others, "deploy"))] == []
+
+
+def test_pickle_is_written_to_carbon_and_read_nowhere() -> None:
+    """Nothing that comes from a network is ever unpickled."""
+    everything = (found for folder in ("services", "shared", "deploy") for found in imports(ROOT / folder))
+    found = {path.relative_to(ROOT) for path, module in everything if module == "pickle"}
+
+    assert found == {Path("services/carbon_sink/carbon.py")}
+    assert "loads" not in (ROOT / "services/carbon_sink/carbon.py").read_text()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_explains_itself(service: str) -> None:
+    """--help names what it does and ends with 0, with no broker and no settings."""
+    ended = subprocess.run(
+        [sys.executable, "-m", f"services.{service}", "--help"],
+        env=clean_environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert ended.returncode == 0
+    assert f"python -m services.{service}" in ended.stdout
+
+
+@pytest.mark.parametrize("settings_class", [PollerSettings, TokenBrokerSettings, CarbonSinkSettings])
+def test_the_readme_names_every_setting(settings_class: type[BaseModel]) -> None:
+    """Whoever reads the README knows all there is to set."""
+    readme = (ROOT / "README.md").read_text()
+    names = {
+        f"{section}_{name}".upper() if fields else section.upper()
+        for section, field in settings_class.model_fields.items()
+        for fields in [getattr(field.annotation, "model_fields", {})]
+        for name in fields or [""]
+    }
+
+    assert {name for name in names if name not in readme} == set()

@@ -44,6 +44,9 @@ SESSION_EXPIRY_S = 7 * 86_400
 """How long the broker keeps what it owes us while we are away."""
 
 RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
+NETWORK_THREAD_ENDS_IN_S = 2.0
+"""paho looks every second whether it should end."""
+
 NO_MATCHING_SUBSCRIBERS = 0x10
 SESSION_TAKEN_OVER = 0x8E
 FIRST_FAILURE = 0x80
@@ -203,14 +206,19 @@ class Connection:
     def stop(self, deadline_s: float = 5.0) -> None:
         """Wait for the broker's answers, say ``offline``, disconnect; none of it longer than the deadline."""
         ends_at = time.monotonic() + deadline_s
+        answers_until = ends_at - NETWORK_THREAD_ENDS_IN_S
         if self.connected and self.lasting and not self._state.taken_over:
             self.publish(self.topics.service_status(self.client_id), OFFLINE, retain=True)
-        while self.connected and self._unanswered and (left_s := ends_at - time.monotonic()) > 0:
+        while self.connected and self._unanswered and (left_s := answers_until - time.monotonic()) > 0:
             wait(list(self._unanswered.values()), timeout=min(left_s, 0.1))
         if unanswered := len(self._unanswered):
             logger.warning("%d publications were not acknowledged by the broker before the end", unanswered)
+        # paho's thread does not end while anything is unacknowledged, nor soon where the broker hangs.
+        self._client.drop_out_messages()
         self._client.disconnect()
-        self._client.loop_stop()
+        ending = threading.Thread(target=self._client.loop_stop, daemon=True)
+        ending.start()
+        ending.join(max(NETWORK_THREAD_ENDS_IN_S, ends_at - time.monotonic()))
         for future in list(self._unanswered.values()):
             future.set_exception(ConnectionClosed("closed before the broker acknowledged"))
         self._unanswered.clear()

@@ -1,6 +1,7 @@
 """What carbon_sink promises, between a real Mosquitto and a real Carbon with real Whisper files."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,17 @@ def test_a_dry_run_prints_points_and_takes_nothing_from_the_real_sink(
         wait_until(lambda: line in dry_run.output, "the line")
         assert dry_run.stop() == 0
     wait_until(lambda: stored(tmp_path, f"enphase.{SERIAL}.production.power_w", now) == 1234.5, "stored")
+
+
+def test_told_to_stop_while_the_broker_hangs_the_sink_stops_in_time(
+    broker: Server, publisher: Connection, sink: Program
+) -> None:
+    """SIGTERM ends it although the broker answers nothing more; exit code 0."""
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        assert sink.stop(deadline_s=9) == 0
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
 
 
 def test_told_to_stop_while_carbon_is_dead_the_sink_stops_in_time(

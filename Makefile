@@ -1,0 +1,79 @@
+# One command each; `make` alone lists them. Needs python3 of 3.11 or newer, and nothing else.
+
+# The first of these that is new enough and works: pyenv leaves shims that exist and fail.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+# iotcore stands in where no mosquitto is installed. Packages put mosquitto where the PATH seldom looks.
+MOSQUITTO := $(shell PATH="$$PATH:/usr/local/sbin:/usr/sbin:/opt/homebrew/sbin" command -v mosquitto)
+BROKER := $(if $(MOSQUITTO),,$(INSTALLED)-broker)
+
+# Everything is pinned with its hash, also what builds the source packages: setuptools comes first, so that pip fetches
+# no other for them. GRAPHITE_NO_PREFIX installs carbon into the environment instead of /opt/graphite.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+PIP_INSTALL_ALL := PYTHONPATH="$(CURDIR)/deploy/local/build" GRAPHITE_NO_PREFIX=True $(PIP_INSTALL) --use-pep517 --no-build-isolation
+PIP_INSTALL_PROJECT := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, on a simulated roof or ENVOY_HOST's
+	@exec $(BIN)/python -m deploy.local
+
+test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests, with branch coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+lint: $(INSTALLED)-dev ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+lock: ## pin the newest dependencies that pyproject.toml allows, with hashes (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 2; }
+	$(LOCK) pyproject.toml --output-file requirements.txt
+	$(LOCK) pyproject.toml --extra run --output-file requirements-run.txt
+	$(LOCK) pyproject.toml --extra broker --output-file requirements-broker.txt
+	$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.txt
+	echo 'setuptools>=77' | $(LOCK) - --output-file requirements-build.txt
+
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
+clean: ## remove the environment and caches; state/ stays
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find services shared deploy tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- The environment. A stamp file tells what is in it; the tests' packages include the run's. ---
+
+$(INSTALLED)-venv: requirements-build.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install python3, or name one with make PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv"; exit 2; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) -r requirements-build.txt
+	@touch $@
+
+$(INSTALLED)-run: $(INSTALLED)-venv requirements-run.txt pyproject.toml
+	@echo "installing what the run needs (under a minute on a fresh machine)"
+	@$(PIP_INSTALL_ALL) -r requirements-run.txt
+	@$(PIP_INSTALL_PROJECT)
+	@touch $@
+
+$(INSTALLED)-dev: $(INSTALLED)-venv requirements-dev.txt requirements-run.txt pyproject.toml
+	@echo "installing what the tests need (a minute on a fresh machine)"
+	@$(PIP_INSTALL_ALL) -r requirements-dev.txt
+	@$(PIP_INSTALL_PROJECT)
+	@touch $(INSTALLED)-run $@
+
+$(INSTALLED)-broker: $(INSTALLED)-venv requirements-broker.txt
+	@echo "installing iotcore, the MQTT broker for machines without mosquitto"
+	@$(PIP_INSTALL) -r requirements-broker.txt || { test -n "$(MOSQUITTO)" && echo "no iotcore for this machine: mosquitto will do"; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""The whole pipeline in one terminal, without Docker: what ``make run`` starts."""

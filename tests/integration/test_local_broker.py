@@ -1,0 +1,119 @@
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from deploy.local.broker import IOTCORE_PAYLOAD_LIMIT, find_mosquitto, iotcore_configuration
+from tests.integration.local_programs import local_settings
+from tests.programs import HOST, Program, listening, wait_until
+
+DEADLINE_S = 10
+
+
+@pytest.fixture(params=["mosquitto", "iotcore"])
+def any_broker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of each broker that ``make run`` can use."""
+    settings = local_settings(tmp_path)
+    port = int(settings["MQTT_PORT"])
+    program = Program.python("deploy.local.broker", log=tmp_path / "log", environment=settings)
+    if request.param == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("needs mosquitto (apt install mosquitto)")
+    if request.param == "iotcore":
+        if importlib.util.find_spec("iotcore") is None:
+            pytest.skip("needs iotcore (make test installs it)")
+        # What deploy.local.broker does where there is no mosquitto, which a test can't take off the machine.
+        configuration = tmp_path / "iotcore.toml"
+        configuration.write_text(iotcore_configuration(port))
+        program = Program.python(
+            "iotcore", "--config", str(configuration), "--log-level", "CRITICAL", log=tmp_path / "log"
+        )
+    with program:
+        wait_until(lambda: listening(port), f"the broker listens; it said: {program.output}")
+        yield port
+
+
+class Client:
+    """One connection of an MQTT 5 client whose session stays, and what it received."""
+
+    def __init__(self, port: int, client_id: str) -> None:
+        self.received: SimpleQueue[tuple[str, bytes, bool]] = SimpleQueue()
+        connected: SimpleQueue[bool] = SimpleQueue()
+        self._subscribed: SimpleQueue[int] = SimpleQueue()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.on_connect = lambda _client, _data, flags, _reason, _properties: connected.put(
+            flags.session_present
+        )
+        self._client.on_subscribe = lambda _client, _data, number, _reasons, _properties: self._subscribed.put(number)
+        self._client.on_message = lambda _client, _data, message: self.received.put(
+            (message.topic, bytes(message.payload), message.retain)
+        )
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 3600
+        self._client.connect(HOST, port, clean_start=False, properties=properties)
+        self._client.loop_start()
+        self.session_present = connected.get(timeout=DEADLINE_S)
+
+    def subscribe(self, topic: str) -> None:
+        """Subscribe and wait for the broker's word."""
+        self._client.subscribe(topic, qos=1)
+        self._subscribed.get(timeout=DEADLINE_S)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish and wait for the broker's acknowledgement."""
+        message = self._client.publish(topic, payload, qos=1, retain=retain)
+        message.wait_for_publish(DEADLINE_S)
+        assert message.is_published()
+
+    def disconnect(self) -> None:
+        """Leave; the session stays."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def connect(any_broker: int) -> Iterator[Callable[[str], Client]]:
+    """Connect clients to the broker."""
+    clients: list[Client] = []
+
+    def new(client_id: str) -> Client:
+        clients.append(Client(any_broker, client_id))
+        return clients[-1]
+
+    yield new
+    for client in clients:
+        client.disconnect()
+
+
+def test_message_for_a_subscriber_who_was_away_is_kept(connect: Callable[[str], Client]) -> None:
+    """A session outlives its connection, and QoS 1 messages wait in it."""
+    sink = connect("sink")
+    sink.subscribe("enphase/#")
+    sink.disconnect()
+    connect("poller").publish("enphase/1/readings/grid", b"one")
+    returned = connect("sink")
+    assert (sink.session_present, returned.session_present) == (False, True)
+    assert returned.received.get(timeout=DEADLINE_S) == ("enphase/1/readings/grid", b"one", False)
+
+
+def test_retained_message_reaches_who_subscribes_later(connect: Callable[[str], Client]) -> None:
+    """A dashboard that starts later sees the newest reading at once."""
+    connect("poller").publish("enphase/1/info", b"{}", retain=True)
+    dashboard = connect("dashboard")
+    dashboard.subscribe("enphase/+/info")
+    assert dashboard.received.get(timeout=DEADLINE_S) == ("enphase/1/info", b"{}", True)
+
+
+def test_reading_of_a_large_roof_passes(connect: Callable[[str], Client]) -> None:
+    """Two hundred kilobytes are no trouble; iotcore's own limit would be 20."""
+    payload = b"x" * 200_000
+    assert len(payload) < IOTCORE_PAYLOAD_LIMIT
+    client = connect("roof")
+    client.subscribe("enphase/1/#")
+    client.publish("enphase/1/readings/production", payload)
+    assert client.received.get(timeout=DEADLINE_S) == ("enphase/1/readings/production", payload, False)

@@ -1,0 +1,143 @@
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes.util import find_library
+from pathlib import Path
+
+import pytest
+
+from tests.integration.local_programs import ask_graphite, local_settings, send_to_carbon, stored_points
+from tests.programs import HOST, Program, listening, wait_until
+
+POWER = "enphase.122012345678.production.power_w"
+LIFETIME = "enphase.122012345678.production.energy_lifetime_wh"
+QUARTER_HOURS = "enphase.122012345678.interval.production_wh"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Settings with a state directory whose name has a space."""
+    return local_settings(tmp_path / "a state")
+
+
+@pytest.fixture
+def graphite(environment: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A running Carbon and render API, by their settings."""
+    with serving("carbon", environment, tmp_path), serving("graphite", environment, tmp_path):
+        yield environment
+
+
+@contextmanager
+def serving(program: str, environment: dict[str, str], logs: Path) -> Iterator[Program]:
+    """Run a program of deploy.local, from when it listens."""
+    port = int(environment[f"{program.upper()}_PORT"])
+    with Program.python(f"deploy.local.{program}", log=logs / f"{program}.log", environment=environment) as running:
+        wait_until(lambda: listening(port), f"{program} listens; it said: {running.output}")
+        yield running
+
+
+def test_points_sent_to_carbon_come_back_from_the_render_api_exactly(graphite: dict[str, str]) -> None:
+    """Path, timestamp and value are those that were sent, the last one within seconds."""
+    newest_s = int(time.time()) // 10 * 10
+    sent = {newest_s - 10 * age: 1234.5 - age for age in range(30)}
+    send_to_carbon(graphite["CARBON_PORT"], [(POWER, point) for point in sent.items()])
+    since_s = newest_s - 600
+    wait_until(
+        lambda: len(stored_points(graphite["GRAPHITE_PORT"], POWER, since_s)) == len(sent), "all points are stored"
+    )
+    assert sent == stored_points(graphite["GRAPHITE_PORT"], POWER, since_s)
+
+
+def test_series_are_found_by_pattern(graphite: dict[str, str]) -> None:
+    """The page finds the gateways as Grafana finds series."""
+    send_to_carbon(graphite["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
+
+    def found() -> object:
+        return ask_graphite(graphite["GRAPHITE_PORT"], "/metrics/find", query="enphase.*.*.power_w", format="json")
+
+    nodes = wait_until(found, "the series is found")
+    assert isinstance(nodes, list)
+    assert [node["path"] for node in nodes] == [POWER]
+
+
+def test_each_kind_of_series_is_kept_as_it_should_be(graphite: dict[str, str]) -> None:
+    """Power is averaged, counters keep their newest state, quarter-hours have no finer archive."""
+    whisper = pytest.importorskip("whisper")
+    now_s = int(time.time())
+    paths = (POWER, LIFETIME, QUARTER_HOURS)
+    send_to_carbon(graphite["CARBON_PORT"], [(path, (now_s, 1.0)) for path in paths])
+    files = {path: _whisper_file(graphite, path) for path in paths}
+    wait_until(lambda: all(file.exists() for file in files.values()), "the files are made")
+    kept = {path: whisper.info(str(file)) for path, file in files.items()}
+    assert {path: (info["aggregationMethod"], info["xFilesFactor"]) for path, info in kept.items()} == {
+        POWER: ("average", 0.0),
+        LIFETIME: ("last", 0.0),
+        QUARTER_HOURS: ("sum", 0.0),
+    }
+    assert [archive["secondsPerPoint"] for archive in kept[POWER]["archives"]] == [10, 60, 900]
+    assert [archive["secondsPerPoint"] for archive in kept[QUARTER_HOURS]["archives"]] == [900]
+
+
+def test_half_written_whisper_file_is_set_aside(environment: dict[str, str], tmp_path: Path) -> None:
+    """A metric whose file a killed Carbon left empty is stored again."""
+    half_written = _whisper_file(environment, POWER)
+    half_written.parent.mkdir(parents=True)
+    half_written.write_bytes(b"")
+    with serving("carbon", environment, tmp_path) as carbon:
+        send_to_carbon(environment["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
+        wait_until(lambda: half_written.exists() and half_written.stat().st_size > 28, "a whole file")
+    assert half_written.with_suffix(".wsp.broken").read_bytes() == b""
+    assert "set aside" in carbon.output
+
+
+def test_picture_is_drawn_where_libcairo2_is_installed(graphite: dict[str, str]) -> None:
+    """The render API is Graphite's own, pictures included."""
+    if find_library("cairo") is None:
+        pytest.skip("libcairo2 is not installed")
+    with urllib.request.urlopen(_picture_url(graphite), timeout=10) as answer:
+        assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_without_libcairo2_json_works_and_a_picture_says_what_to_install(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """No system package is needed for the page; a picture names the one that it needs."""
+    # Python imports this at start: the library is as good as not installed.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import ctypes.util\nctypes.util.find_library = lambda name: None\n"
+        "import cffi\nopen_library = cffi.FFI.dlopen\n"
+        "def dlopen(self, name, flags=0):\n"
+        "    if name and 'cairo' in str(name): raise OSError(f'cannot load library {name}')\n"
+        "    return open_library(self, name, flags)\n"
+        "cffi.FFI.dlopen = dlopen\n"
+    )
+    hidden = environment | {"PYTHONPATH": str(tmp_path)}
+    with serving("graphite", hidden, tmp_path):
+        assert ask_graphite(environment["GRAPHITE_PORT"], "/render", target=POWER, format="json") == []
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(_picture_url(environment), timeout=10)
+        with refused.value:
+            assert refused.value.code == 501
+            assert re.fullmatch(r".*apt install libcairo2.*\n", refused.value.read().decode())
+
+
+def test_page_and_chart_library_are_served_from_here(graphite: dict[str, str]) -> None:
+    """The page fetches nothing from elsewhere, and its policy forbids it."""
+    with urllib.request.urlopen(f"http://{HOST}:{graphite['GRAPHITE_PORT']}/", timeout=5) as answer:
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        page = answer.read().decode()
+    assert re.findall(r"(?:src|href)=\"(?:https?:)?//", page) == []
+    for name in re.findall(r"(?:src|href)=\"(page/[^\"]+)\"", page):
+        with urllib.request.urlopen(f"http://{HOST}:{graphite['GRAPHITE_PORT']}/{name}", timeout=5) as answer:
+            assert len(answer.read()) > 1000
+
+
+def _whisper_file(environment: dict[str, str], path: str) -> Path:
+    return Path(environment["STATE_DIR"], "graphite", "whisper", *path.split(".")).with_suffix(".wsp")
+
+
+def _picture_url(environment: dict[str, str]) -> str:
+    return f"http://{HOST}:{environment['GRAPHITE_PORT']}/render?target={POWER}"

@@ -1,0 +1,85 @@
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.local_programs import local_settings, send_to_carbon, stored_points
+from tests.programs import HOST, Program, listening, wait_until
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A running Carbon and render API, by their settings."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    settings = local_settings(tmp_path)
+    programs = [
+        Program.python(f"deploy.local.{name}", log=tmp_path / f"{name}.log", environment=settings)
+        for name in ("carbon", "graphite")
+    ]
+    with programs[0], programs[1]:
+        for name in ("CARBON_PORT", "GRAPHITE_PORT"):
+            wait_until(lambda port=int(settings[name]): listening(port), f"{name} serves")  # type: ignore[misc]
+        yield settings
+
+
+def test_page_shows_the_newest_values_and_draws_them(graphite: dict[str, str], tmp_path: Path) -> None:
+    """A browser shows what Graphite holds: power in kilowatts, the grid's direction in words, and the lines."""
+    now_s = int(time.time()) // 10 * 10
+    power = {"production": 2310.0, "consumption": 640.0, "grid": -1670.0}
+    paths = {kind: f"enphase.122012345678.{kind}.power_w" for kind in power}
+    points = [(paths[kind], (now_s - 10 * age, power[kind] + age)) for kind in power for age in range(30)]
+    send_to_carbon(graphite["CARBON_PORT"], points)
+    for path in paths.values():
+        wait_until(
+            lambda path=path: len(stored_points(graphite["GRAPHITE_PORT"], path, now_s - 600)) == 30,  # type: ignore[misc]
+            "all points are stored",
+        )
+    page = _page_in_browser(graphite["GRAPHITE_PORT"], tmp_path)
+    shown = {name: _text(page, name) for name in ("production", "consumption", "grid", "grid-direction", "meaning")}
+    assert shown == {
+        "production": "2.31",
+        "consumption": "0.64",
+        "grid": "1.67",
+        "grid-direction": "Export",
+        "meaning": "Exporting 1.67 kW: the roof makes more than the house uses.",
+    }
+    assert re.fullmatch(r"newest reading \d+ s ago", _text(page, "age"))
+    assert page.count('class="scatterlayer') == 2
+    assert page.count('class="trace scatter') == 3
+    assert 'id="state" role="status" hidden' in page
+
+
+def test_page_without_any_reading_says_what_it_waits_for(graphite: dict[str, str], tmp_path: Path) -> None:
+    """An empty store is told in words instead of an empty chart."""
+    page = _page_in_browser(graphite["GRAPHITE_PORT"], tmp_path)
+    assert _text(page, "meaning") == "Waiting for the first reading"
+    assert _text(page, "state").startswith("No reading yet.")
+
+
+def _page_in_browser(port: str, directory: Path) -> str:
+    """Return the page as it is some seconds after it was opened in Chromium."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={directory / 'browser'}",
+        "--virtual-time-budget=4000",
+        "--dump-dom",
+        f"http://{HOST}:{port}/",
+    ]
+    return subprocess.run(command, capture_output=True, check=True, timeout=60, text=True).stdout
+
+
+def _text(page: str, element_id: str) -> str:
+    found = re.search(rf'id="{element_id}"[^>]*>([^<]*)<', page)
+    assert found, f"no element {element_id} in {page}"
+    return found.group(1)

@@ -1,0 +1,106 @@
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.integration.local_programs import local_settings
+from tests.programs import HOST, Program, listening, wait_until
+
+
+@pytest.mark.parametrize("setting", ["MQTT_PORT", "CARBON_PORT", "GRAPHITE_PORT", "SIMULATOR_ENVOY_PORT"])
+def test_port_that_is_taken_is_told_by_its_setting(tmp_path: Path, setting: str) -> None:
+    """Nothing is started or written, and one line names what to change."""
+    settings = local_settings(tmp_path / "state")
+    with socket.create_server((HOST, int(settings[setting]))), _run(settings, tmp_path) as run:
+        assert run.process.wait(20) == 2
+    port = settings[setting]
+    assert (
+        run.output == f"{setting}: port {port} is taken by another program, set {setting} to another or stop that one\n"
+    )
+    assert not (tmp_path / "state").exists()
+
+
+def test_simulators_port_does_not_matter_to_a_real_gateway(tmp_path: Path) -> None:
+    """With ENVOY_HOST the simulator is left out, and so are its ports."""
+    settings = local_settings(tmp_path / "state") | {"ENVOY_HOST": "127.0.0.1:9"}
+    with socket.create_server((HOST, int(settings["SIMULATOR_ENVOY_PORT"]))), _run(settings, tmp_path) as run:
+        wait_until(lambda: listening(int(settings["CARBON_PORT"])), "Carbon listens")
+    assert "simulator " not in run.output
+
+
+def test_two_settings_with_one_port_are_told(tmp_path: Path) -> None:
+    """A port given twice is named before one program fails to start."""
+    settings = local_settings(tmp_path / "state")
+    settings["CARBON_PORT"] = settings["MQTT_PORT"]
+    with _run(settings, tmp_path) as run:
+        assert run.process.wait(20) == 2
+    assert run.output == f"CARBON_PORT: {settings['MQTT_PORT']} is MQTT_PORT already, set CARBON_PORT to another\n"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_ends_everything(tmp_path: Path, signal_number: signal.Signals) -> None:
+    """One signal ends every process with exit code 0, and none is left behind."""
+    settings = local_settings(tmp_path / "state")
+    with _run(settings, tmp_path) as run:
+        for setting in ("MQTT_PORT", "CARBON_PORT", "GRAPHITE_PORT"):
+            wait_until(lambda port=int(settings[setting]): listening(port), f"{setting} serves")  # type: ignore[misc]
+        assert len(_processes_of(tmp_path)) > 8
+        assert run.stop(signal_number) == 0
+    assert _processes_of(tmp_path) == []
+
+
+def test_signal_during_the_start_ends_everything(tmp_path: Path) -> None:
+    """A change of mind in the first moment leaves nothing behind either."""
+    settings = local_settings(tmp_path / "state")
+    with _run(settings, tmp_path) as run:
+        wait_until((tmp_path / "state").exists, "the start has begun")
+        os.killpg(run.process.pid, signal.SIGTERM)
+        assert run.process.wait(20) == 0
+    assert _processes_of(tmp_path) == []
+
+
+def test_killed_broker_and_carbon_come_back(tmp_path: Path) -> None:
+    """The pipeline goes on by itself after its broker and its store were killed."""
+    settings = local_settings(tmp_path / "state")
+    ports = [int(settings[name]) for name in ("MQTT_PORT", "CARBON_PORT")]
+    with _run(settings, tmp_path) as run:
+        wait_until(lambda: all(map(listening, ports)), "broker and Carbon serve")
+        for program in ("mosquitto", "carbon-cache"):
+            [pid] = [pid for pid, command in _commands_of(tmp_path).items() if program in command]
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: pid not in _processes_of(tmp_path), "the killed one is gone")  # type: ignore[misc]
+        wait_until(lambda: run.output.count("killed by SIGKILL, starts again in 0.5 s") == 2, "both are told of")
+        wait_until(lambda: all(map(listening, ports)), "broker and Carbon serve again")
+
+
+def test_service_with_a_bad_setting_ends_the_run_and_has_the_last_word(tmp_path: Path) -> None:
+    """What a person must mend first is the last thing on the terminal."""
+    settings = local_settings(tmp_path / "state") | {"POLL_INTERVAL_S": "soon"}
+    with _run(settings, tmp_path) as run:
+        assert run.process.wait(30) == 2
+    last_line = run.output.splitlines()[-1]
+    assert last_line.startswith("poller ended with exit 2, so everything was stopped: bad setting POLL_INTERVAL_S")
+    assert _processes_of(tmp_path) == []
+
+
+def _run(settings: dict[str, str], logs: Path) -> Program:
+    return Program.python("deploy.local", log=logs / "log", environment=settings)
+
+
+def _processes_of(directory: Path) -> list[int]:
+    return list(_commands_of(directory))
+
+
+def _commands_of(directory: Path) -> dict[int, str]:
+    """Return the command lines of the living processes whose state is in this test's directory."""
+    commands = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, command = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        if f"STATE_DIR={directory}".encode() in environment:
+            commands[int(process.name)] = command.replace(b"\0", b" ").decode()
+    return commands

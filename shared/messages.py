@@ -26,6 +26,8 @@ class GatewayInfo(Payload):
     phases: Annotated[int, Field(ge=1, le=3)] | None = None
     sources: tuple[str, ...] = ()
     """Where the numbers come from, such as ``production=meter``."""
+    clock_offset_s: int | None = None
+    """How far the gateway's clock is ahead of the poller's; only where it is wrong."""
 
 
 class TokenMessage(Payload):

@@ -7,7 +7,7 @@ or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has 
 import argparse
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
@@ -140,11 +140,13 @@ def _settings_table(settings_class: type[BaseModel], prefix: str = "") -> str:
     lines = []
     for field_name, field in settings_class.model_fields.items():
         name = f"{prefix}{field_name}".upper()
-        section = next((part for part in (field.annotation, *get_args(field.annotation)) if _is_section(part)), None)
+        # A list of sections is one variable that holds JSON.
+        parts = () if get_origin(field.annotation) in (list, tuple) else (field.annotation, *get_args(field.annotation))
+        section = next((part for part in parts if _is_section(part)), None)
         if section is not None:
             lines.append(_settings_table(section, f"{name}_"))
         else:
-            default = "" if field.default in (None, "", PydanticUndefined) else f" [{_shown(field.default)}]"
+            default = "" if field.default in (None, "", (), PydanticUndefined) else f" [{_shown(field.default)}]"
             lines.append(f"  {name:<26} {field.description or ''}{default}")
     return "\n".join(lines)
 

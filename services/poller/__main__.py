@@ -9,9 +9,11 @@ from pydantic import SecretStr
 
 from services.poller.certificates import PinStore
 from services.poller.envoy import Envoy, GatewayError, Identity
+from services.poller.polling import GatewayPoller, reading_topic
 from services.poller.reader import GatewayReader
-from services.poller.service import Poller, reading_topic
-from services.poller.settings import PollerSettings
+from services.poller.schedule import Schedule, phase_of
+from services.poller.service import Poller
+from services.poller.settings import EnvoySettings, PollerSettings
 from shared import lifecycle, logs
 from shared.lifecycle import ExitCode
 from shared.messages import TokenMessage
@@ -33,24 +35,33 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load(PollerSettings)
     logs.configure(settings.log.level, settings.log.format)
-    envoy = Envoy(settings.envoy, PinStore(settings.state_dir / "poller"))
+    pins = PinStore(settings.state_dir / "poller")
     if arguments.once:
-        return _once(envoy, settings)
+        return max(_once(Envoy(gateway, pins), gateway, settings) for gateway in settings.gateways)
 
     stop = lifecycle.stop_on_signals()
     tokens = Subscription(Topics(settings.mqtt.base_topic).token("+"))
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[tokens])
-    Poller(envoy, connection, settings.poll, token=settings.envoy.token).run(stop)
+    gateways = [
+        GatewayPoller(
+            Envoy(gateway, pins),
+            connection,
+            Schedule(settings.poll, time.time, phase_of(number, len(settings.gateways))),
+            token=gateway.token,
+        )
+        for number, gateway in enumerate(settings.gateways)
+    ]
+    Poller(gateways, connection).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 
-def _once(envoy: Envoy, settings: PollerSettings) -> int:
+def _once(envoy: Envoy, gateway: EnvoySettings, settings: PollerSettings) -> int:
     topics = Topics(settings.mqtt.base_topic)
     try:
         identity = envoy.find()
         if not identity.needs_token:
             envoy.show_password(identity)
-        elif (token := settings.envoy.token or _brokers_token(settings, identity)) is not None:
+        elif (token := gateway.token or _brokers_token(settings, identity)) is not None:
             envoy.show_token(token)
         else:
             print(
@@ -59,7 +70,7 @@ def _once(envoy: Envoy, settings: PollerSettings) -> int:
                 file=sys.stderr,
             )
             return ExitCode.FAILED
-        readings = GatewayReader(envoy, identity, time.time).read()
+        readings = GatewayReader(envoy, identity).read()
     except GatewayError as error:
         print(error, file=sys.stderr)
         return ExitCode.FAILED

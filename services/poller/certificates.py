@@ -10,8 +10,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from requests.adapters import HTTPAdapter
+from shared.http import BoundedAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +40,14 @@ def presented_fingerprint(host: str, port: int, deadline_s: float) -> str:
         return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
 
 
-class PinnedAdapter(HTTPAdapter):
+class PinnedAdapter(BoundedAdapter):
     """Connects only to a server that shows one certain certificate; another receives nothing."""
 
     def __init__(self, fingerprint: str) -> None:
         self._fingerprint = fingerprint
-        super().__init__(pool_connections=1, pool_maxsize=1)
+        super().__init__()
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: object) -> None:  # noqa: FBT001, FBT002 - requests' signature
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:  # noqa: FBT001, FBT002 - requests' signature
         """Make the pool with the pin in it."""
         super().init_poolmanager(
             connections,

@@ -12,12 +12,16 @@ Errors, by what the caller must do::
     ├── TokenRejected          get another token first
     ├── EndpointMissing        this gateway has no such answer
     └── BadAnswer              pass over this answer
+        └── EndpointBroken         and ask for it less often
 """
 
 import logging
 import re
+import time
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -25,21 +29,28 @@ import requests
 from pydantic import SecretStr, TypeAdapter, ValidationError
 from requests.auth import AuthBase, HTTPDigestAuth
 
+from services.poller.answers import read_answer
 from services.poller.certificates import PinnedAdapter, PinStore, presented_fingerprint
+from services.poller.clock import GatewayClock
 from services.poller.settings import EnvoySettings
-from shared.http import Answer, ExchangeFailed, exchange
+from shared.http import Answer, BoundedAdapter, ConnectionLost, ExchangeFailed, exchange
 from shared.topics import SERIAL_PATTERN
 
 logger = logging.getLogger(__name__)
 
-DEADLINE_S = 45.0
+SLOW_DEADLINE_S = 45.0
 """As long as pyenphase waits; /production.json has been seen to take that (home-assistant/core#125418)."""
 
-FIND_DEADLINE_S = 10.0
+DEADLINE_S = 10.0
 BUSY_S = 30.0
 """A gateway that has just started says "please retry after 30 seconds" (pyenphase/pyenphase#168)."""
 
+LONGEST_BUSY_S = 600.0
+"""What a gateway is believed when it says how long to leave it alone."""
+
 FIRST_FIRMWARE_WITH_TOKENS = (7,)
+FIRST_FIRMWARE_THAT_KEEPS_CONNECTIONS = (4,)
+"""The old Envoy-R has trouble with them: Home Assistant has an option for it (home-assistant/core, enphase_envoy)."""
 
 Shape = TypeVar("Shape")
 
@@ -72,6 +83,10 @@ class BadAnswer(GatewayError):  # noqa: N818 - what happened
     """The gateway answered something that is not what was asked for."""
 
 
+class EndpointBroken(BadAnswer):
+    """The gateway says that it failed to answer, with a status of 500 and more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a gateway says of itself without being shown a token."""
@@ -100,11 +115,8 @@ def read_identity(body: bytes) -> Identity:
     Raises:
         BadAnswer: it is none.
     """
-    try:
-        # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused.
-        device = None if b"<!DOCTYPE" in body else ET.fromstring(body).find("device")  # noqa: S314 - see above
-    except (ET.ParseError, ValueError) as error:
-        raise BadAnswer(f"/info is no XML: {error}") from None
+    info = _read_xml(body)
+    device = info.find("device")
     serial, software = (device.findtext(tag) if device is not None else None for tag in ("sn", "software"))
     if device is None or not serial or not software or not SERIAL_PATTERN.fullmatch(serial.strip()):
         raise BadAnswer("/info is not an Envoy's: serial number or firmware are missing")
@@ -114,6 +126,33 @@ def read_identity(body: bytes) -> Identity:
         firmware=software.strip().lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         metered_hardware=device.findtext("imeter") == "true",
     )
+
+
+def read_times(body: bytes) -> tuple[int | None, int]:
+    """Return what the gateway's clock shows and when its firmware was built, 0 if it does not tell.
+
+    Raises:
+        BadAnswer: it is no ``/info`` answer.
+    """
+    info = _read_xml(body)
+    shown, built_at = (_epoch(info.findtext(tag)) for tag in ("time", "build_info/build_time_gmt"))
+    return shown, built_at or 0
+
+
+def _read_xml(body: bytes) -> ET.Element:
+    try:
+        # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused.
+        if b"<!DOCTYPE" in body:
+            raise BadAnswer("/info is no XML that a gateway sends")
+        return ET.fromstring(body)  # noqa: S314 - see above
+    except (ET.ParseError, ValueError) as error:
+        raise BadAnswer(f"/info is no XML: {error}") from None
+
+
+def _epoch(text: str | None) -> int | None:
+    """Return epoch seconds, None for what is none."""
+    text = (text or "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,10}", text) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +170,39 @@ class BearerToken(AuthBase):
 class Envoy:
     """One gateway on the local network; not for several threads."""
 
-    def __init__(self, settings: EnvoySettings, pins: PinStore) -> None:
+    def __init__(self, settings: EnvoySettings, pins: PinStore, clock: Callable[[], float] = time.time) -> None:
+        """Prepare to ask; nothing is asked yet.
+
+        Args:
+            settings: where it is and how to be let in.
+            pins: the certificates that gateways are known by.
+            clock: ours, epoch seconds.
+        """
         self._settings = settings
         self._pins = pins
         self._session = requests.Session()
         self._session.trust_env = False  # neither a proxy nor a .netrc stands between us and the wall
         self._session.verify = False  # by an authority; the adapter checks the certificate's fingerprint instead
+        self._session.mount("http://", BoundedAdapter())
         self._base_url = ""
+        self.fingerprint: str | None = None
+        """The SHA-256 of the certificate that the gateway shows; None over HTTP."""
+        self.clock = GatewayClock(clock)
+        self.requests = 0
+        """How many it was sent."""
+        self.failed_requests = 0
+        self.dropped_fields = 0
+        """How many fields and entries of its answers could not be read and were left out."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it was found."""
+        return self._base_url
+
+    @property
+    def host(self) -> str:
+        """Where it is looked for."""
+        return self._settings.host
 
     def find(self) -> Identity:
         """Find the gateway, over HTTPS or HTTP, and return what it is.
@@ -151,31 +216,50 @@ class Envoy:
         failures = []
         for base_url in candidates:
             try:
-                return self._identify(base_url)
+                return self._find_at(base_url)
             except CertificateChanged:
                 raise
             except GatewayUnavailable as error:
-                failures.append(str(error))
-        raise GatewayUnavailable("; ".join(failures))
+                failures.append(error)
+        told = "; ".join(str(failure) for failure in failures)
+        raise GatewayUnavailable(told, max(failure.retry_after_s for failure in failures))
 
-    def _identify(self, base_url: str) -> Identity:
+    def _find_at(self, base_url: str) -> Identity:
         url = urlsplit(base_url)
-        fingerprint = None
+        self.fingerprint = None
         if url.scheme == "https":
             try:
-                fingerprint = presented_fingerprint(url.hostname or "", url.port or 443, FIND_DEADLINE_S)
+                self.fingerprint = presented_fingerprint(url.hostname or "", url.port or 443, DEADLINE_S)
             except OSError as error:
                 raise GatewayUnavailable(f"{base_url}: {error}") from error
             # Whatever this session says from here on, it says to the holder of this certificate.
-            self._session.mount("https://", PinnedAdapter(fingerprint))
+            self._session.mount("https://", PinnedAdapter(self.fingerprint))
         self._base_url = base_url
-        identity = read_identity(self._get("/info", deadline_s=FIND_DEADLINE_S).body)
+        self._session.headers.pop("Connection", None)
+        identity = self.identify()
+        if self.fingerprint is not None:
+            self._check_pin(identity.serial, self.fingerprint)
+        if identity.version < FIRST_FIRMWARE_THAT_KEEPS_CONNECTIONS:
+            self._session.headers["Connection"] = "close"
+        return identity
+
+    def identify(self) -> Identity:
+        """Ask the gateway that was found what it is, and look at its clock.
+
+        Raises:
+            GatewayUnavailable: it does not answer.
+            BadAnswer: it is no Envoy, or another than ENVOY_SERIAL.
+        """
+        asked_at = self.clock.ours()
+        body = self._get("/info", DEADLINE_S).body
+        identity = read_identity(body)
         if self._settings.serial not in (None, identity.serial):
             raise BadAnswer(
-                f"{base_url} is gateway {identity.serial}, not {self._settings.serial} as ENVOY_SERIAL says"
+                f"{self._base_url} is gateway {identity.serial}, not {self._settings.serial} as ENVOY_SERIAL says"
             )
-        if fingerprint is not None:
-            self._check_pin(identity.serial, fingerprint)
+        shown, built_at = read_times(body)
+        if shown is not None:
+            self.clock.shows(shown, (asked_at + self.clock.ours()) / 2, built_at)
         return identity
 
     def _check_pin(self, serial: str, presented: str) -> None:
@@ -189,6 +273,12 @@ class Envoy:
                 f"If the new one is the gateway's own, {how}"
             )
 
+    def interrupt(self) -> None:
+        """End whatever it is being asked, from another thread."""
+        for adapter in list(self._session.adapters.values()):
+            if isinstance(adapter, BoundedAdapter):
+                adapter.cut()
+
     def show_token(self, token: SecretStr) -> None:
         """Show this token from now on; sessions of the one before are forgotten."""
         self._session.cookies.clear()
@@ -200,23 +290,36 @@ class Envoy:
         secret = password.get_secret_value() if password is not None else identity.serial[-6:]
         self._session.auth = HTTPDigestAuth(self._settings.username, secret)
 
-    def get(self, path: str, shape: TypeAdapter[Shape]) -> Shape:
+    def get(self, path: str, shape: TypeAdapter[Shape], deadline_s: float = DEADLINE_S) -> Shape:
         """Return what the gateway answers to a path, in the shape asked for.
 
         Raises:
             GatewayError: see the module.
         """
-        answer = self._get(path, deadline_s=DEADLINE_S)
+        body = self._get(path, deadline_s).body
         try:
-            return shape.validate_json(answer.body)
+            answer, dropped = read_answer(shape, body)
         except ValidationError as error:
             fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in fault["loc"])
+            # A session that is over may show as a page to log in.
+            self._session.cookies.clear()
             raise BadAnswer(f"{path}: {where + ': ' if where else ''}{fault['msg']}") from None
+        if dropped:
+            if not self.dropped_fields:
+                logger.warning(
+                    "left out what cannot be read of %s%s: %s; counted from now on", self._base_url, path, dropped[0]
+                )
+            self.dropped_fields += len(dropped)
+        return answer
 
     def _get(self, path: str, deadline_s: float) -> Answer:
         try:
-            answer = exchange(self._session, "GET", self._base_url + path, deadline_s=deadline_s)
+            answer = self._ask(path, deadline_s)
+            if answer.status == HTTPStatus.UNAUTHORIZED and self._session.cookies:
+                # The session may be over, or another log-in has ended it: the token alone may do.
+                self._session.cookies.clear()
+                answer = self._ask(path, deadline_s)
         except requests.exceptions.SSLError:
             # The next search for the gateway tells both fingerprints.
             raise GatewayUnavailable(f"{self._base_url}: its certificate is not the one it was found with") from None
@@ -228,13 +331,31 @@ class Envoy:
             case 401 | 403:
                 raise TokenRejected(f"{path}: the gateway answers {answer.status}")
             case 429 | 503:
+                self.failed_requests += 1
                 raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}", _retry_after_s(answer))
-            case 500 | 502 | 504:
-                raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}")
+            case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self.failed_requests += 1
+                raise EndpointBroken(f"{path}: the gateway answers {status}")
             case status:
                 raise EndpointMissing(f"{path}: the gateway answers {status}")
+
+    def _ask(self, path: str, deadline_s: float) -> Answer:
+        """Return the answer; a connection that was kept open and turns out to be closed is made anew, once."""
+        self.requests += 1
+        ends_at = time.monotonic() + deadline_s
+        try:
+            try:
+                return exchange(self._session, "GET", self._base_url + path, deadline_s=deadline_s)
+            except ConnectionLost:
+                if (left_s := ends_at - time.monotonic()) < deadline_s / 2:
+                    raise
+                self.requests += 1
+                return exchange(self._session, "GET", self._base_url + path, deadline_s=left_s)
+        except (ExchangeFailed, requests.exceptions.SSLError):
+            self.failed_requests += 1
+            raise
 
 
 def _retry_after_s(answer: Answer) -> float:
     told = answer.headers.get("Retry-After", "")
-    return float(told) if told.isdecimal() else BUSY_S
+    return min(float(told), LONGEST_BUSY_S) if told.isascii() and told.isdecimal() else BUSY_S

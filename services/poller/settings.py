@@ -58,4 +58,12 @@ class PollerSettings(ServiceSettings):
 
     mqtt: MqttSettings = MqttSettings(client_id="poller")
     envoy: EnvoySettings = EnvoySettings()
+    envoys: tuple[EnvoySettings, ...] = Field(
+        (), description='several, instead of ENVOY_…: JSON such as [{"host": "10.0.0.2", "serial": …, "token": …}]'
+    )
     poll: PollSettings = PollSettings()
+
+    @property
+    def gateways(self) -> tuple[EnvoySettings, ...]:
+        """The gateways to read."""
+        return self.envoys or (self.envoy,)

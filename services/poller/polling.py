@@ -1,0 +1,290 @@
+"""Polls one gateway on time and publishes what it measures; waits, asks and tries again where it cannot."""
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from services.poller.envoy import CertificateChanged, Envoy, GatewayError, GatewayUnavailable, Identity, TokenRejected
+from services.poller.reader import QUESTIONS, GatewayReader
+from services.poller.schedule import Schedule
+from shared.messages import OFFLINE, ONLINE, GatewayInfo, TokenMessage, TokenRequest
+from shared.mqtt import Connected, Connection, TooManyWaiting
+from shared.readings import Reading
+from shared.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 1.0
+"""A stop is noticed at least this soon."""
+
+FIRST_RETRY_S, LAST_RETRY_S = 2.0, 60.0
+RETAINED_TOKEN_S = 2.0
+"""A retained token arrives at once; without one by then it is asked for."""
+
+ASK_AGAIN_S = 300.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done for a gateway since the start."""
+
+    polls: int = 0
+    readings_published: int = 0
+    readings_lost: int = 0
+    poll_duration_s: float = 0.0
+    """Of the newest poll."""
+
+
+class GatewayPoller:
+    """The work for one gateway, on a thread of its own."""
+
+    def __init__(
+        self,
+        envoy: Envoy,
+        connection: Connection,
+        schedule: Schedule,
+        *,
+        token: SecretStr | None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare the work.
+
+        Args:
+            envoy: the gateway.
+            connection: to the broker; others publish over it too.
+            schedule: when to ask for what.
+            token: a token by hand; otherwise, or when it is refused, the broker's is waited for.
+            clock: epoch seconds.
+        """
+        self.envoy = envoy
+        self.schedule = schedule
+        self.tally = Tally()
+        self.reader: GatewayReader | None = None
+        self.online: bool | None = None
+        self.inbox: queue.SimpleQueue[Connected | TokenMessage] = queue.SimpleQueue()
+        """What happens at the broker, told by whoever listens to it."""
+        self._connection = connection
+        self._clock = clock
+        self._token = token
+        self._tokens: dict[str, SecretStr] = {}
+        self._info: GatewayInfo | None = None
+        self._found = False
+        self._authorized = False
+        self._began = False
+        self._failures = 0
+        self._not_before = 0.0
+        self._ask_for_token_at = 0.0
+        self._newest: dict[str, Reading] = {}
+        self._full = False
+
+    @property
+    def serial(self) -> str | None:
+        """The gateway's serial number, once it has told it."""
+        return self.reader.identity.serial if self.reader is not None else None
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll until told to stop."""
+        while not stop.is_set():
+            self._hear(min(LONGEST_WAIT_S, max(0.0, self._next_at() - time.monotonic())))
+            if stop.is_set() or time.monotonic() < self._next_at():
+                continue
+            try:
+                self._step()
+            except TokenRejected as error:
+                self._rejected(error)
+            except GatewayError as error:
+                if not stop.is_set():
+                    self._lost(error)
+            except Exception:
+                # One gateway's trouble is not the others'.
+                logger.exception("gateway %s: something unforeseen; trying on", self.serial or self.envoy.host)
+                self._not_before = time.monotonic() + LAST_RETRY_S
+
+    def _next_at(self) -> float:
+        if not self._authorized or self.reader is None:
+            return self._not_before
+        question = self.reader.next_question()
+        asks_now = question is not None and self.schedule.fits(self.reader.expected_s(question))
+        return max(self._not_before, 0.0 if asks_now else self.schedule.next_at)
+
+    def _step(self) -> None:
+        """Do the next thing that is due: find the gateway, be let in, poll, or ask a question in between."""
+        reader = self._find() if self.reader is None or not self._found else self.reader
+        if not self._authorized and not self._authorize(reader.identity):
+            return
+        if not self._began:
+            self.schedule.take_due()
+            self._publish_all(reader, reader.read)
+            self._began = True
+            return
+        reader.begin(self.schedule.take_due())
+        if time.monotonic() >= self.schedule.slot_at:
+            self._take_slot(reader)
+        elif (question := reader.next_question()) is not None and self.schedule.fits(reader.expected_s(question)):
+            reader.ask(question)
+            if reader.next_question() is None:
+                for cycle, questions in QUESTIONS.items():
+                    self.schedule.took(cycle, sum(reader.expected_s(each) for each in questions))
+        if reader.has_news and not reader.meters_enabled:
+            self._publish_all(reader, reader.poll)
+
+    def _take_slot(self, reader: GatewayReader) -> None:
+        """Ask the meters, where there are any and it is not too late."""
+        if self.schedule.is_missed():
+            self.schedule.miss()
+        elif reader.meters_enabled:
+            self._publish_all(reader, reader.poll)
+        else:
+            self.schedule.next_slot()
+
+    def _publish_all(self, reader: GatewayReader, read: Callable[[], list[Reading]]) -> None:
+        began = time.monotonic()
+        readings = read()
+        self.tally.poll_duration_s = time.monotonic() - began
+        self.tally.polls += 1
+        self.schedule.next_slot(self.tally.poll_duration_s if self._began else 0.0)
+        self._failures = 0
+        self._tell_status(online=True)
+        self._publish_info(reader.info)
+        for reading in readings:
+            self._publish(reader.identity.serial, reading)
+
+    def _find(self) -> GatewayReader:
+        """Return the reader of the gateway that is found; the one before, if it is the same gateway as before."""
+        identity = self.envoy.find()
+        self._found = True
+        if self.reader is None or self.reader.identity != identity:
+            logger.info("gateway %s, firmware %s, at %s", identity.serial, identity.firmware, self.envoy.base_url)
+            self.reader = GatewayReader(self.envoy, identity)
+            self._publish_info(self.reader.info)
+            self._ask_for_token_at = time.monotonic() + RETAINED_TOKEN_S
+        self._began = False
+        return self.reader
+
+    def _authorize(self, identity: Identity) -> bool:
+        """Return whether the gateway will be shown something that it may accept."""
+        if not identity.needs_token:
+            self.envoy.show_password(identity)
+        elif (token := self._token or self._tokens.get(identity.serial)) is not None:
+            self.envoy.show_token(token)
+        else:
+            self._not_before = time.monotonic() + LONGEST_WAIT_S
+            if time.monotonic() >= self._ask_for_token_at:
+                self._ask_for_token(identity, "missing", f"firmware {identity.firmware} lets nobody in without one")
+            return False
+        self._authorized = True
+        if self.reader is not None:
+            self.reader.access_changed()
+        return True
+
+    def _rejected(self, error: TokenRejected) -> None:
+        self._authorized = False
+        self._not_before = time.monotonic() + ASK_AGAIN_S
+        if self.reader is None:
+            logger.error("the gateway at %s lets nobody see /info: %s", self.envoy.host, error)
+            return
+        identity = self.reader.identity
+        if not identity.needs_token:
+            logger.error("gateway %s: %s; check ENVOY_USERNAME and ENVOY_PASSWORD", identity.serial, error)
+            self._tell_status(online=False)
+            return
+        if self._token is not None:
+            logger.error("gateway %s does not accept ENVOY_TOKEN: %s; fetch a new one", identity.serial, error)
+            self._token = None
+        self._tokens.clear()
+        self._ask_for_token(identity, "rejected", str(error))
+
+    def _ask_for_token(self, identity: Identity, reason: str, why: str) -> None:
+        self._ask_for_token_at = time.monotonic() + ASK_AGAIN_S
+        logger.warning("waiting for a token for gateway %s: %s", identity.serial, why)
+        request = TokenRequest.model_validate({"reason": reason, "requested_at": int(self._clock())})
+        self._connection.publish(self._connection.topics.token_request(identity.serial), request.to_json())
+
+    def _hear(self, timeout_s: float) -> None:
+        try:
+            event = self.inbox.get(timeout=timeout_s) if timeout_s > 0 else self.inbox.get_nowait()
+        except queue.Empty:
+            return
+        match event:
+            case Connected():
+                # The broker may have forgotten what it retained.
+                info, self._info = self._info, None
+                online, self.online = self.online, None
+                if info is not None:
+                    self._publish_info(info)
+                if online is not None:
+                    self._tell_status(online=online)
+            case TokenMessage() as message:
+                self._take_token(message)
+
+    def _take_token(self, message: TokenMessage) -> None:
+        """Take up a new token; one that has expired by our clock only if there is no other: the clock may be wrong."""
+        known = self._tokens.get(message.serial)
+        if message.token == known or (known is not None and message.expires_at <= self._clock()):
+            return
+        self._tokens[message.serial] = message.token
+        if self._token is None:
+            self._authorized = False
+            self._not_before = 0.0
+
+    def _lost(self, error: GatewayError) -> None:
+        self._failures += 1
+        who = self.serial or self.envoy.host
+        if isinstance(error, CertificateChanged) and self._failures == 1:
+            logger.error("%s", error)
+        elif self._failures == 1:
+            logger.warning("gateway %s cannot be read: %s; trying on", who, error)
+        self._tell_status(online=False)
+        longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
+        delay_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
+        told_s = error.retry_after_s if isinstance(error, GatewayUnavailable) else 0.0
+        self._not_before = time.monotonic() + max(delay_s, told_s)
+        # It may come back with another address, certificate or firmware.
+        self._found = self._authorized = self._began = False
+
+    def _tell_status(self, *, online: bool) -> None:
+        """Publish whether the gateway answers, if that is news; before it was found it has no name to publish under."""
+        if self._info is None or online == self.online:
+            return
+        if online and self.online is False:
+            logger.info("gateway %s answers again", self._info.serial)
+        self.online = online
+        topic = self._connection.topics.gateway_status(self._info.serial)
+        self._connection.publish(topic, ONLINE if online else OFFLINE, retain=True)
+
+    def _publish_info(self, info: GatewayInfo) -> None:
+        """Publish what the gateway is, if that is news."""
+        if info != self._info:
+            self._info = info
+            self._connection.publish(self._connection.topics.info(info.serial), info.to_json(), retain=True)
+
+    def _publish(self, serial: str, reading: Reading) -> None:
+        """Publish a reading unless it is the one published before."""
+        newest = self._newest.get(reading.kind)
+        if reading == newest:
+            return
+        late = newest is not None and reading.timestamp < newest.timestamp
+        try:
+            topic = reading_topic(self._connection.topics, serial, reading, late=late)
+            self._connection.publish(topic, reading.to_json(), retain=not late)
+        except TooManyWaiting as error:
+            self.tally.readings_lost += 1
+            if not self._full:
+                logger.error("gateway %s: readings are lost: %s", serial, error)  # noqa: TRY400 - it says all
+            self._full = True
+            return
+        self._full = False
+        self.tally.readings_published += 1
+        if not late:
+            self._newest[reading.kind] = reading
+
+
+def reading_topic(topics: Topics, serial: str, reading: Reading, *, late: bool = False) -> str:
+    """Return where a reading is published: in its kind's room, or among the late ones."""
+    return topics.history(serial, reading.kind) if late else topics.reading(serial, reading.kind)

@@ -2,8 +2,11 @@
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, FilePath, HttpUrl, SecretStr
 from pydantic_settings import NoDecode
 
@@ -33,6 +36,15 @@ def _split(serials: object) -> object:
     return tuple(filter(None, re.split(r"[\s,]+", serials))) if isinstance(serials, str) else serials
 
 
+def _is_public_key(file: Path) -> Path:
+    if not isinstance(load_pem_public_key(file.read_bytes()), EllipticCurvePublicKey):
+        raise ValueError(  # noqa: TRY004 - pydantic tells of a ValueError
+            "must hold the public key of an elliptic curve, which ES256 uses"
+        )
+    return file
+
+
+PublicKeyFile = Annotated[FilePath, AfterValidator(_is_public_key)]
 EnphaseUrl = Annotated[HttpUrl, AfterValidator(_safe_for_a_password)]
 Serials = Annotated[tuple[Serial, ...], NoDecode, BeforeValidator(_split)]
 
@@ -44,7 +56,9 @@ class EnlightenSettings(Section):
     password: SecretStr | None = Field(None, description="its password")
     login_url: EnphaseUrl = Field(LOGIN_URL, description="where one logs in")
     tokens_url: EnphaseUrl = Field(TOKENS_URL, description="where tokens are handed out")
-    public_key_file: FilePath | None = Field(None, description="Enphase's public key (PEM), to check signatures with")
+    public_key_file: PublicKeyFile | None = Field(
+        None, description="Enphase's public key (PEM), to check signatures with"
+    )
 
 
 class EnvoySettings(Section):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from pydantic import SecretStr
 
 from deploy.local.broker import find_mosquitto
@@ -105,6 +107,44 @@ def test_a_token_asked_for_is_published_for_that_gateway(
     assert status.state == "ok"
     assert status.days_left == pytest.approx(365, abs=0.1)
     assert token.token.get_secret_value() not in token_broker.output
+
+
+def test_many_requests_at_once_make_one_exchange(token_broker: Program, listener: Listener, roof: Simulator) -> None:
+    """Twenty pollers that ask in the same moment cost one log-in."""
+    with token_broker:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        for _poller in range(20):
+            listener.ask("missing")
+        listener.hear("token")
+        wait_until(lambda: token_broker.output.count("is asked for: missing") == 20, "all are heard")
+
+    assert exchanges(roof) == 1
+    assert roof.ledger.counters()["logins"] == 1
+
+
+def test_the_retained_token_expires_when_the_token_does(
+    broker: Server, token_broker: Program, listener: Listener
+) -> None:
+    """The broker forgets it by itself: its message expiry is what is left of its life."""
+    with token_broker:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.ask("missing")
+        listener.hear("token")
+        expiries: list[int] = []
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+
+        def heard(_client: Client, _data: object, message: MQTTMessage) -> None:
+            expiries.append(getattr(message.properties, "MessageExpiryInterval", 0))
+
+        client.on_message = heard
+        client.connect(HOST, broker.port)
+        client.subscribe("enphase/+/token")
+        client.loop_start()
+        wait_until(lambda: expiries, "the retained token")
+        client.disconnect()
+        client.loop_stop()
+
+    assert 31_536_000 - 120 < expiries[0] <= 31_536_000
 
 
 def test_a_restarted_token_broker_publishes_its_token_without_asking_enphase(
@@ -382,7 +422,7 @@ def test_no_secret_is_in_any_log_status_or_crash(broker: Server, roof: Simulator
         LOG_LEVEL="DEBUG",
         MQTT_PASSWORD="swordfish",
     )
-    environment |= {"MQTT_USERNAME": "captain", "ENLIGHTEN_PASSWORD": "sunshine"}
+    environment |= {"MQTT_USERNAME": "captain", "PYTHONFAULTHANDLER": "1"}
     said = ""
     for fault in (None, "mfa", "html:server=enlighten", "not-a-jwt", "blocked", "truncated:server=enlighten"):
         roof.faults.remove()
@@ -431,6 +471,27 @@ def check(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProc
     environment = clean_environment() | account(roof, state, ENVOY_SERIAL=roof.serial) | more
     command = [sys.executable, "-m", "services.token_broker", "--check"]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ENLIGHTEN_LOGIN_URL", "http://enlighten.example.com/login"),
+        ("ENLIGHTEN_PUBLIC_KEY_FILE", "/dev/null"),
+        ("ENLIGHTEN_PUBLIC_KEY_FILE", "README.md"),
+        ("ENVOY_SERIAL", "12 34/56"),
+    ],
+)
+def test_a_setting_that_would_fail_later_fails_at_the_start(
+    setting: str, value: str, roof: Simulator, tmp_path: Path
+) -> None:
+    """A password over plain HTTP, a key that is none, a serial that is none: one line, exit code 2, nothing asked."""
+    ended = once(roof, tmp_path, **{setting: value})
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"bad setting {setting}")
+    assert len(ended.stderr.splitlines()) == 1
+    assert roof.ledger.counters()["logins"] == 0
 
 
 def test_a_token_by_hand_that_is_none_is_a_bad_setting(roof: Simulator, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def refuse(*faults: str) -> NoReturn:
 
 
 def _told(location: tuple[int | str, ...], fault_type: str, message: str) -> str:
-    name = "_".join(str(part) for part in location).upper()
+    name = "_".join(part for part in location if isinstance(part, str)).upper()
     return f"{name}: {'no such setting' if fault_type == 'extra_forbidden' else message.removeprefix('Value error, ')}"
 
 

@@ -80,6 +80,9 @@ class Pipeline(honcho.manager.Manager):  # type: ignore[misc]  # honcho has no t
 
 def main() -> int:
     """Check, run, and tell why it ended."""
+    # Until honcho takes over the signals there is nothing to end but us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: sys.exit(ExitCode.STOPPED))
     settings = load(LocalSettings)
     faults = port_faults(settings.ports())
     for fault in faults:

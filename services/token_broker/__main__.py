@@ -3,13 +3,15 @@
 import sys
 import time
 
-import requests
-
-from services.token_broker.enlighten import Enlighten, EnlightenError
-from services.token_broker.service import TokenBroker, obtain
+from services.token_broker.check import findings
+from services.token_broker.enlighten import Enlighten
+from services.token_broker.logins import LoginRecord
+from services.token_broker.service import TokenBroker
 from services.token_broker.settings import TokenBrokerSettings
+from services.token_broker.supply import Supply, TokenSupply
 from services.token_broker.tokens import NotAToken, Token, TokenCache
 from shared import lifecycle, logs
+from shared.check import tell
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load, refuse
@@ -21,63 +23,91 @@ WHAT_IT_DOES = "Fetch tokens for Envoy gateways from Enphase's log-in, keep them
 def main() -> int:
     """Run the service, or do the one thing that the command line asks for; return the exit code."""
     parser = command_line("token_broker", WHAT_IT_DOES, TokenBrokerSettings)
-    parser.add_argument(
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
         "--once", action="store_true", help="put a good token into the cache, tell how it went, and end; no MQTT"
+    )
+    only.add_argument(
+        "--check", action="store_true", help="try Enphase, the cache and the broker without logging in, and end"
     )
     arguments = parser.parse_args()
     settings = load(TokenBrokerSettings)
     logs.configure(settings.log.level, settings.log.format)
-    cache = TokenCache(settings.state_dir / "token_broker")
-    enlighten = _account(settings)
-    try:
-        by_hand = _token_by_hand(settings)
-    except NotAToken as error:
-        refuse(f"ENVOY_TOKEN: {error}")
+    cache = TokenCache(settings.state_dir / "token_broker" / "tokens")
+    by_hand = _token_by_hand(settings)
+    if arguments.check:
+        return tell(findings(settings, cache, by_hand))
+
+    now = time.time()
+    supply = _supply(settings, cache, by_hand)
+    served = set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials())
+    for serial in served:
+        supply.serve(serial, now)
     if arguments.once:
-        return _once(settings, enlighten, cache, by_hand)
+        return _once(settings, supply, cache)
 
     stop = lifecycle.stop_on_signals()
     requests_for_tokens = Subscription(Topics(settings.mqtt.base_topic).all_token_requests())
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[requests_for_tokens])
-    TokenBroker(connection, enlighten, cache, serial=settings.envoy.serial, by_hand=by_hand).run(stop)
+    TokenBroker(connection, supply, no_longer_served=cache.serials() - served).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 
-def _account(settings: TokenBrokerSettings) -> Enlighten | None:
+def _supply(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> TokenSupply:
     account = settings.enlighten
-    if account.email is None or account.password is None:
-        return None
-    return Enlighten(
-        requests.Session(), str(account.login_url), str(account.tokens_url), account.email, account.password
-    )
+    enlighten = logins = None
+    if account.email is not None and account.password is not None:
+        enlighten = Enlighten(str(account.login_url), str(account.tokens_url), account.email, account.password)
+        logins = LoginRecord(settings.state_dir / "token_broker" / "logins.json", account.email, account.password)
+    return TokenSupply(enlighten, logins, cache, by_hand=by_hand, public_key=_public_key(settings))
+
+
+def _public_key(settings: TokenBrokerSettings) -> str | None:
+    file = settings.enlighten.public_key_file
+    return None if file is None else file.read_text()
 
 
 def _token_by_hand(settings: TokenBrokerSettings) -> Token | None:
     if settings.envoy.token is None:
         return None
-    return Token.read(
-        settings.envoy.token.get_secret_value(), now=time.time(), serial=settings.envoy.serial, by_hand=True
-    )
+    try:
+        token = Token.read(
+            settings.envoy.token.get_secret_value(), now=time.time(), by_hand=True, public_key=_public_key(settings)
+        )
+    except NotAToken as error:
+        refuse(f"ENVOY_TOKEN: {error}")
+    if settings.envoy.serial and token.serial not in settings.envoy.serial:
+        refuse(f"ENVOY_TOKEN: it is for gateway {token.serial}, which ENVOY_SERIAL does not name")
+    return token
 
 
-def _once(settings: TokenBrokerSettings, enlighten: Enlighten | None, cache: TokenCache, by_hand: Token | None) -> int:
-    now = time.time()
-    if by_hand is not None:
-        print(f"gateway {by_hand.serial}: {by_hand.status(now).message}; given as ENVOY_TOKEN")
-        return ExitCode.STOPPED
-    serial = settings.envoy.serial
-    if serial is None:
+def _once(settings: TokenBrokerSettings, supply: TokenSupply, cache: TokenCache) -> int:
+    if not supply.all:
         refuse("ENVOY_SERIAL: which gateway is the token for? The number is printed on the Envoy")
-    token, origin = cache.load(serial, now), "from the cache"
-    if token is None or token.renew_at() <= now:
-        print(f"gateway {serial}: asking {settings.enlighten.login_url.host} for a token ...")
-        try:
-            token, origin = obtain(serial, enlighten, cache, now), "fetched"
-        except EnlightenError as error:
-            print(f"gateway {serial}: {error}", file=sys.stderr)
-            return ExitCode.FAILED
-    print(f"gateway {serial}: {token.status(now).message}; {origin}, kept in {cache.path(serial)}")
-    return ExitCode.STOPPED
+    now = time.time()
+    due = [gateway.serial for gateway in supply.all if gateway.fetch_at <= now]
+    for serial in due:
+        print(
+            f"gateway {serial}: the cache has no token that is good for long; asking {_cloud(settings)} ...", flush=True
+        )
+    supply.fetch_due(now)
+    return max(_told_once(gateway, cache, now, fetched=gateway.serial in due) for gateway in supply.all)
+
+
+def _told_once(gateway: Supply, cache: TokenCache, now: float, *, fetched: bool) -> int:
+    status = gateway.status(now)
+    good = gateway.token is not None and gateway.token.expires_at > now
+    origin = ""
+    if gateway.trouble is None and gateway.token is not None:
+        where = f"kept in {cache.path(gateway.serial)}"
+        origin = "; given as ENVOY_TOKEN" if gateway.token.kind == "manual" else f"; {where}"
+        origin = f"{origin}, fetched now" if fetched else origin
+    print(f"gateway {gateway.serial}: {status.message if status else 'no token'}{origin}")
+    return ExitCode.STOPPED if good else ExitCode.FAILED
+
+
+def _cloud(settings: TokenBrokerSettings) -> str | None:
+    return settings.enlighten.login_url.host
 
 
 if __name__ == "__main__":

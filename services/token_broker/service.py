@@ -1,187 +1,115 @@
-"""Keeps every gateway that is asked for supplied with a good token, and asks Enphase as rarely as that allows."""
+"""Publishes every gateway's token to the pollers, and its state to everybody; answers their requests."""
 
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
-from services.token_broker.enlighten import (
-    AccountLocked,
-    CloudUnreachable,
-    CredentialsRejected,
-    Enlighten,
-    EnlightenError,
-    MfaRequired,
-)
-from services.token_broker.tokens import NotAToken, Token, TokenCache
-from shared.messages import TokenRequest, TokenState, TokenStatus
+from services.token_broker.supply import Supply, TokenSupply
+from shared.messages import TokenRequest
 from shared.mqtt import Connected, Connection, Message
 from shared.payload import InvalidPayload
 from shared.topics import UnknownTopic
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY_S, LAST_RETRY_S = 5.0, 3600.0
-AFTER_REFUSAL_S = 8 * 3600.0
-"""A refused log-in is tried three times a day: often enough to notice a repaired account, too rarely to be locked."""
-
-AFTER_FETCH_S = 300.0
-"""A token just fetched is not replaced sooner, whoever rejects it."""
-
 LONGEST_WAIT_S = 1.0
 """A stop is noticed at least this soon."""
 
-NO_CREDENTIALS = "no token and no account: set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD, or ENVOY_TOKEN"
-
-STATE_OF: dict[type[EnlightenError], TokenState] = {
-    CredentialsRejected: "bad_credentials",
-    MfaRequired: "mfa_required",
-    AccountLocked: "locked_out",
-    CloudUnreachable: "cloud_unreachable",
-}
-
-
-@dataclass(slots=True)
-class _Gateway:
-    """What we know of one gateway's token."""
-
-    serial: str
-    token: Token | None
-    fetch_at: float
-    fetched_at: float = 0.0
-    failures: int = 0
-    status: TokenStatus | None = None
-
-
-def obtain(serial: str, enlighten: Enlighten | None, cache: TokenCache, now: float) -> Token:
-    """Fetch a token for a gateway from Enphase and keep it.
-
-    Raises:
-        EnlightenError: there is none to be had now.
-    """
-    if enlighten is None:
-        raise CredentialsRejected(NO_CREDENTIALS)
-    try:
-        token = Token.read(enlighten.fetch_token(serial), now=now, serial=serial)
-    except NotAToken as error:
-        raise CloudUnreachable(f"Enphase's cloud handed out something that is not the token: {error}") from None
-    cache.save(token)
-    return token
+TELL_EVERY_S = 3600.0
+"""The days left grow fewer without anything else happening."""
 
 
 class TokenBroker:
-    """The work of token_broker: tokens from the cache, from a person or from Enphase, to the pollers' topic."""
+    """The work of token_broker."""
 
     def __init__(
         self,
         connection: Connection,
-        enlighten: Enlighten | None,
-        cache: TokenCache,
+        supply: TokenSupply,
         *,
-        serial: str | None,
-        by_hand: Token | None,
+        no_longer_served: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the work.
 
         Args:
             connection: to the broker, subscribed to token requests.
-            enlighten: the account, None if nobody told it.
-            cache: where tokens are kept.
-            serial: the gateway to supply from the start; others are supplied when a poller asks.
-            by_hand: a token from a person, which is published and never exchanged.
+            supply: the tokens.
+            no_longer_served: gateways whose retained tokens are to be cleared unless somebody asks for them.
             clock: epoch seconds.
         """
         self._connection = connection
-        self._enlighten = enlighten
-        self._cache = cache
+        self._supply = supply
+        self._no_longer_served = set(no_longer_served)
         self._clock = clock
-        self._gateways: dict[str, _Gateway] = {}
-        if by_hand is not None:
-            self._gateways[by_hand.serial] = _Gateway(by_hand.serial, by_hand, fetch_at=float("inf"))
-        if serial is not None:
-            self._gateway(serial)
+        self._tell_again_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Supply tokens until told to stop."""
         with self._connection:
             while not stop.is_set():
-                for gateway in list(self._gateways.values()):
-                    if gateway.fetch_at <= self._clock():
-                        self._fetch(gateway)
+                for supply in self._supply.fetch_due(self._clock()):
+                    self._publish(supply)
+                self._tell_days_left()
                 self._hear(LONGEST_WAIT_S)
 
     def _hear(self, timeout_s: float) -> None:
         match self._connection.receive(timeout_s):
             case Connected():
-                for gateway in self._gateways.values():
-                    self._publish(gateway)
+                # The broker may have forgotten what it retained.
+                for supply in self._supply.all:
+                    self._publish(supply)
+                for serial in self._no_longer_served:
+                    self._clear(serial)
             case Message() as message:
                 self._connection.acknowledge(message)
                 try:
                     serial = self._connection.topics.parse_token_request(message.topic)
-                    self._answer(self._gateway(serial), TokenRequest.from_json(message.payload))
+                    self._answer(serial, TokenRequest.from_json(message.payload))
                 except (UnknownTopic, InvalidPayload) as error:
                     logger.warning("passed over a token request: %s", error)
 
-    def _gateway(self, serial: str) -> _Gateway:
-        if serial not in self._gateways:
-            token = self._cache.load(serial, self._clock())
-            fetch_at = token.renew_at() if token else 0.0
-            self._gateways[serial] = _Gateway(serial, token, fetch_at)
-        return self._gateways[serial]
-
-    def _answer(self, gateway: _Gateway, request: TokenRequest) -> None:
-        logger.info("a token for gateway %s is asked for: %s", gateway.serial, request.reason)
-        by_hand = gateway.token is not None and gateway.token.kind == "manual"
-        if request.reason == "rejected" and gateway.failures == 0 and not by_hand:
-            gateway.fetch_at = min(gateway.fetch_at, gateway.fetched_at + AFTER_FETCH_S)
-        self._publish(gateway)
-
-    def _fetch(self, gateway: _Gateway) -> None:
-        now = gateway.fetched_at = self._clock()
-        try:
-            gateway.token = obtain(gateway.serial, self._enlighten, self._cache, now)
-        except EnlightenError as error:
-            gateway.failures += 1
-            gateway.fetch_at = now + retry_delay_s(error, gateway.failures)
-            state = STATE_OF[type(error)]
-            if gateway.token is not None and gateway.token.expires_at > now:
-                state = "expiring"
-            token = gateway.token
-            gateway.status = TokenStatus(
-                state=state,
-                message=str(error),
-                expires_at=token.expires_at if token else None,
-                days_left=token.days_left(now) if token else None,
-            )
-            logger.error("no token for gateway %s: %s", gateway.serial, error)  # noqa: TRY400 - the message says all
+    def _answer(self, serial: str, request: TokenRequest) -> None:
+        now = self._clock()
+        supply = self._supply.asked_for(serial, now)
+        if supply is None:
+            logger.warning("passed over a request for gateway %s: too many unknown ones were asked for", serial)
+            return
+        self._no_longer_served.discard(serial)
+        logger.info("a token for gateway %s is asked for: %s", serial, request.reason)
+        if request.reason == "rejected":
+            # To show the token that was rejected again would only have it rejected again.
+            self._supply.rejected(supply, now)
+            self._publish_status(supply)
         else:
-            gateway.failures = 0
-            gateway.fetch_at = gateway.token.renew_at()
-            gateway.status = None
-            logger.info("token for gateway %s: %s", gateway.serial, gateway.token.status(now).message)
-        self._publish(gateway)
+            self._publish(supply)
 
-    def _publish(self, gateway: _Gateway) -> None:
-        now, topics, token = self._clock(), self._connection.topics, gateway.token
+    def _publish(self, supply: Supply) -> None:
+        now, token = self._clock(), supply.token
         if token is not None and token.expires_at > now:
             self._connection.publish(
-                topics.token(gateway.serial),
+                self._connection.topics.token(supply.serial),
                 token.message().to_json(),
                 retain=True,
                 expiry_s=int(token.expires_at - now),
             )
-        status = gateway.status or (token.status(now) if token else None)
+        self._publish_status(supply)
+
+    def _publish_status(self, supply: Supply) -> None:
+        status = supply.status(self._clock())
         if status is not None:
-            self._connection.publish(topics.token_status(gateway.serial), status.to_json(), retain=True)
+            self._connection.publish(self._connection.topics.token_status(supply.serial), status.to_json(), retain=True)
 
+    def _clear(self, serial: str) -> None:
+        logger.info("gateway %s is no longer served: its retained token is cleared", serial)
+        self._connection.publish(self._connection.topics.token(serial), b"", retain=True)
+        self._connection.publish(self._connection.topics.token_status(serial), b"", retain=True)
 
-def retry_delay_s(error: EnlightenError, failures: int) -> float:
-    """Return how long to leave Enphase alone after so many failures in a row."""
-    if isinstance(error, CloudUnreachable):
-        longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 16))
-        return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
-    return AFTER_REFUSAL_S
+    def _tell_days_left(self) -> None:
+        now = self._clock()
+        if now < self._tell_again_at:
+            return
+        self._tell_again_at = now + TELL_EVERY_S
+        for supply in self._supply.all:
+            self._publish_status(supply)

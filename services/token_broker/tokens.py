@@ -5,26 +5,37 @@ A token is a JSON Web Token that Enphase signs with ES256 for one gateway: ``aud
 """
 
 import json
-import logging
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 import jwt
+from jwt.types import Options
 
-from shared.messages import TokenKind, TokenMessage, TokenStatus
-
-logger = logging.getLogger(__name__)
+from services.token_broker.files import put_aside, write_private
+from shared.messages import TokenKind, TokenMessage
+from shared.topics import SERIAL_PATTERN
 
 DAY_S = 86_400
 LONGEST_MARGIN_S = 30 * DAY_S
 SHORTEST_MARGIN_S = 600
+ONLY_SIGNATURE: Options = {
+    "verify_signature": True,
+    "verify_exp": False,
+    "verify_nbf": False,
+    "verify_iat": False,
+    "verify_aud": False,
+    "verify_iss": False,
+}
+"""The claims are checked here one by one, so that each has its own message."""
 
 
 class NotAToken(ValueError):  # noqa: N818 - what it is
     """A text is not the token that was asked for; the message says why, never what it holds."""
+
+
+class Expired(NotAToken):
+    """It was a good token once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +49,23 @@ class Token:
     expires_at: int
 
     @classmethod
-    def read(cls, text: str, *, now: float, serial: str | None = None, by_hand: bool = False) -> Self:
+    def read(
+        cls,
+        text: str,
+        *,
+        now: float,
+        serial: str | None = None,
+        by_hand: bool = False,
+        public_key: str | None = None,
+    ) -> Self:
         """Return the token that a text is.
 
         Args:
             text: what was handed out.
             now: epoch seconds.
             serial: the gateway it must be for; None takes any.
-            by_hand: it came from a person.
+            by_hand: it came from a person, who is also told of one that has expired.
+            public_key: Enphase's, as PEM, to check the signature with; without it only the gateway checks.
 
         Raises:
             NotAToken: it is none, is not signed with ES256, is for another gateway, or has expired.
@@ -53,22 +73,29 @@ class Token:
         text = text.strip()
         try:
             header = jwt.get_unverified_header(text)
-            # The gateway checks the signature; what is checked here is that an error page is not taken for a token.
             claims = jwt.decode(text, options={"verify_signature": False})
+            if header.get("alg") != "ES256":
+                raise NotAToken("it is not signed with ES256")
+            if public_key is not None:
+                jwt.decode_complete(text, public_key, algorithms=["ES256"], options=ONLY_SIGNATURE)
+        except jwt.InvalidSignatureError:
+            raise NotAToken("its signature is not Enphase's") from None
         except jwt.PyJWTError:
             raise NotAToken("it is no JSON Web Token") from None
-        if header.get("alg") != "ES256":
-            raise NotAToken("it is not signed with ES256")
-        audience, issuer, expires_at = claims.get("aud"), claims.get("iss"), claims.get("exp")
+        serial_told, issuer, expires_at = claims.get("aud"), claims.get("iss"), claims.get("exp")
         issued_at = claims.get("iat", now)
-        if not isinstance(audience, str) or (serial is not None and audience != serial):
-            raise NotAToken("it is for another gateway")
+        if not isinstance(serial_told, str) or not SERIAL_PATTERN.fullmatch(serial_told):
+            raise NotAToken("it names no gateway")
+        if serial not in (None, serial_told):
+            raise NotAToken(f"it is for another gateway than {serial}")
         if issuer != "Entrez":
             raise NotAToken("it was not issued by Entrez")
-        if not isinstance(expires_at, int | float) or not isinstance(issued_at, int | float) or expires_at <= now:
-            raise NotAToken("it has expired")
+        if not _is_time(expires_at) or not _is_time(issued_at):
+            raise NotAToken("it does not say when it expires")
+        if expires_at <= now and not by_hand:
+            raise Expired("it has expired")
         kind: TokenKind = "manual" if by_hand else "installer" if claims.get("enphaseUser") == "installer" else "owner"
-        return cls(text, audience, kind, int(issued_at), int(expires_at))
+        return cls(text, serial_told, kind, int(issued_at), int(expires_at))
 
     def renew_at(self) -> int:
         """Return when to fetch the next one: with a tenth of its life left, thirty days and ten minutes the bounds."""
@@ -89,14 +116,9 @@ class Token:
             expires_at=self.expires_at,
         )
 
-    def status(self, now: float) -> TokenStatus:
-        """Return what is published for everybody while all is well."""
-        return TokenStatus(
-            state="ok",
-            message=f"{self.kind} token, good for {self.days_left(now):g} days",
-            expires_at=self.expires_at,
-            days_left=self.days_left(now),
-        )
+
+def _is_time(claim: object) -> TypeGuard[int | float]:
+    return isinstance(claim, int | float) and 0 <= claim < 2**32  # which NaN is not, either
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,24 +135,19 @@ class TokenCache:
         """Return the token kept for a gateway if it is still good; a file that holds none is put aside."""
         path = self.path(serial)
         try:
-            kept = json.loads(path.read_bytes())
-            return Token.read(kept["text"], now=now, serial=serial)
-        except FileNotFoundError:
+            return Token.read(json.loads(path.read_bytes())["text"], now=now, serial=serial)
+        except (FileNotFoundError, Expired):
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            aside = path.with_suffix(".unusable")
-            path.replace(aside)
-            reason = error if isinstance(error, NotAToken) else "it cannot be read"
-            logger.warning("the token kept in %s is not used: %s; moved to %s", path, reason, aside)
-            return None
+        except NotAToken as error:
+            put_aside(path, str(error))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            put_aside(path, "it cannot be read")
+        return None
 
     def save(self, token: Token) -> None:
-        """Keep a token: written beside, flushed to disk, then moved into place."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes the file readable by its owner alone.
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=f".{token.serial}.")
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(token), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(self.path(token.serial))
+        """Keep a token."""
+        write_private(self.path(token.serial), json.dumps(asdict(token)))
+
+    def serials(self) -> set[str]:
+        """Return the gateways that a token was ever kept for."""
+        return {path.stem for path in self.folder.glob("*.json")}

@@ -1,6 +1,8 @@
 """What token_broker promises, with a real Mosquitto and a simulated Enlighten."""
 
 import json
+import re
+import signal
 import stat
 import subprocess
 import sys
@@ -9,14 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from pydantic import SecretStr
 
+from deploy.local.broker import find_mosquitto
 from services.simulator.faults import parse_fault as parse
 from services.simulator.simulator import Simulator
 from shared.messages import TokenMessage, TokenRequest, TokenStatus
 from shared.mqtt import Connection, Message, Subscription
 from shared.settings import MqttSettings
 from tests.conftest import Server
-from tests.programs import ROOT, Program, clean_environment, wait_until
+from tests.programs import HOST, ROOT, Program, clean_environment, free_port, listening, wait_until
 
 Settings = Callable[[str], MqttSettings]
 
@@ -69,6 +75,7 @@ class Listener:
 
         def heard() -> Message | None:
             if isinstance(message := self._connection.receive(0.05), Message):
+                self._connection.acknowledge(message)
                 self.heard[message.topic] = message
             return self.heard.get(f"enphase/{self._serial}/{topic}")
 
@@ -100,6 +107,44 @@ def test_a_token_asked_for_is_published_for_that_gateway(
     assert status.state == "ok"
     assert status.days_left == pytest.approx(365, abs=0.1)
     assert token.token.get_secret_value() not in token_broker.output
+
+
+def test_many_requests_at_once_make_one_exchange(token_broker: Program, listener: Listener, roof: Simulator) -> None:
+    """Twenty pollers that ask in the same moment cost one log-in."""
+    with token_broker:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        for _poller in range(20):
+            listener.ask("missing")
+        listener.hear("token")
+        wait_until(lambda: token_broker.output.count("is asked for: missing") == 20, "all are heard")
+
+    assert exchanges(roof) == 1
+    assert roof.ledger.counters()["logins"] == 1
+
+
+def test_the_retained_token_expires_when_the_token_does(
+    broker: Server, token_broker: Program, listener: Listener
+) -> None:
+    """The broker forgets it by itself: its message expiry is what is left of its life."""
+    with token_broker:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.ask("missing")
+        listener.hear("token")
+        expiries: list[int] = []
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+
+        def heard(_client: Client, _data: object, message: MQTTMessage) -> None:
+            expiries.append(getattr(message.properties, "MessageExpiryInterval", 0))
+
+        client.on_message = heard
+        client.connect(HOST, broker.port)
+        client.subscribe("enphase/+/token")
+        client.loop_start()
+        wait_until(lambda: expiries, "the retained token")
+        client.disconnect()
+        client.loop_stop()
+
+    assert 31_536_000 - 120 < expiries[0] <= 31_536_000
 
 
 def test_a_restarted_token_broker_publishes_its_token_without_asking_enphase(
@@ -168,10 +213,10 @@ def test_once_fetches_a_token_and_the_second_time_takes_it_from_the_cache(roof: 
     """--once tells how it went, without the secret, and asks Enphase only where the cache has none."""
     first, second = once(roof, tmp_path), once(roof, tmp_path)
 
-    kept = tmp_path / "token_broker" / f"{roof.serial}.json"
+    kept = tmp_path / "token_broker" / "tokens" / f"{roof.serial}.json"
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "fetched" in first.stdout
-    assert "from the cache" in second.stdout
+    assert "fetched now" in first.stdout
+    assert "fetched" not in second.stdout
     assert exchanges(roof) == 1
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert json.loads(kept.read_text())["text"] not in first.stdout + first.stderr + second.stdout + second.stderr
@@ -179,8 +224,8 @@ def test_once_fetches_a_token_and_the_second_time_takes_it_from_the_cache(roof: 
 
 def test_a_cache_that_holds_no_token_is_put_aside_and_not_obeyed(roof: Simulator, tmp_path: Path) -> None:
     """A corrupt file is kept for a person to look at; a new token is fetched."""
-    kept = tmp_path / "token_broker" / f"{roof.serial}.json"
-    kept.parent.mkdir()
+    kept = tmp_path / "token_broker" / "tokens" / f"{roof.serial}.json"
+    kept.parent.mkdir(parents=True)
     kept.write_text("<html>")
 
     ended = once(roof, tmp_path)
@@ -208,7 +253,7 @@ def test_each_way_to_get_no_token_has_its_own_words(fault: str, told: str, roof:
     ended = once(roof, tmp_path)
 
     assert ended.returncode == 1
-    assert told in ended.stderr.splitlines()[-1]
+    assert told in ended.stdout.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 
@@ -217,6 +262,241 @@ def test_a_wrong_password_is_told_without_being_shown(roof: Simulator, tmp_path:
     ended = once(roof, tmp_path, ENLIGHTEN_PASSWORD="sesame", LOG_LEVEL="DEBUG")
 
     assert ended.returncode == 1
-    assert "correct ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD" in ended.stderr
+    assert "correct ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD" in ended.stdout
     assert "sesame" not in ended.stdout + ended.stderr
     assert "owner@example.com" not in ended.stdout + ended.stderr
+
+
+def test_a_token_broker_killed_between_exchange_and_publish_loses_no_token_and_asks_no_second(
+    broker: Server, listener: Listener, roof: Simulator, tmp_path: Path
+) -> None:
+    """The token is on disk before anybody hears of it: while the MQTT broker hangs there is nobody to hear."""
+    environment = account(roof, tmp_path, MQTT_PORT=str(broker.port), ENVOY_SERIAL=roof.serial)
+    kept = tmp_path / "token_broker" / "tokens" / f"{roof.serial}.json"
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        with Program.python("services.token_broker", log=tmp_path / "log", environment=environment) as token_broker:
+            wait_until(kept.exists, "the token is kept")
+            token_broker.kill()
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+
+    with token_broker:
+        token = TokenMessage.from_json(listener.hear("token").payload)
+    assert token.token.get_secret_value() == json.loads(kept.read_text())["text"]
+    assert exchanges(roof) == 1
+
+
+def test_a_gateway_no_longer_served_has_its_retained_token_cleared(
+    broker: Server, roof: Simulator, listener: Listener, tmp_path: Path
+) -> None:
+    """When ENVOY_SERIAL names another gateway, the old one's token and status disappear from the broker."""
+    log = tmp_path / "token_broker.log"
+    environment = account(roof, tmp_path, MQTT_PORT=str(broker.port))
+    first = Program.python(
+        "services.token_broker", log=log, environment=environment | {"ENVOY_SERIAL": f"{roof.serial}, 999999999999"}
+    )
+    with first:
+        assert listener.hear("token").payload
+    listener.heard.clear()
+
+    second = Program.python(
+        "services.token_broker", log=log, environment=environment | {"ENVOY_SERIAL": "999999999999"}
+    )
+    with second:
+        wait_until(lambda: listener.hear("token").payload == b"", "the token is cleared")
+        wait_until(lambda: listener.hear("token/status").payload == b"", "its status is cleared")
+    assert exchanges(roof) == 1
+
+
+def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
+    token_broker: Program, listener: Listener, roof: Simulator
+) -> None:
+    """Fifty complaints about a fresh token cause no exchange and no repetition of the token."""
+    with token_broker:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.ask("missing")
+        listener.hear("token")
+        listener.heard.clear()
+
+        for _complaint in range(50):
+            listener.ask("rejected")
+        wait_until(lambda: token_broker.output.count("is asked for: rejected") == 50, "all complaints are heard")
+        listener.hear("token/status")
+
+    assert f"enphase/{roof.serial}/token" not in listener.heard
+    assert exchanges(roof) == 1
+
+
+def test_a_message_that_is_no_request_is_passed_over(
+    token_broker: Program, listener: Listener, mqtt: Settings, roof: Simulator
+) -> None:
+    """Rubbish on the request topic is told and does no harm; the next request is answered."""
+    with token_broker, Connection(mqtt("vandal"), stop=threading.Event(), lasting=False) as vandal:
+        wait_until(lambda: "connected" in token_broker.output, "connected")
+        for rubbish in (b"", b"{", b'{"reason": "because"}', b"[" * 100_000):
+            vandal.publish(f"enphase/{roof.serial}/token/request", rubbish).result(10)
+        listener.ask("missing")
+
+        assert listener.hear("token").payload
+    assert token_broker.output.count("passed over a token request") == 4
+
+
+def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_it(
+    roof: Simulator, tmp_path: Path
+) -> None:
+    """With Mosquitto's access rules the secret reaches the poller and nobody else, and nobody else can forge one."""
+    port, serial = free_port(), roof.serial
+    with acl_broker(tmp_path, port) as acl:
+        wait_until(lambda: listening(port), f"the broker serves; {acl.output}")
+        environment = account(
+            roof, tmp_path, MQTT_PORT=str(port), MQTT_USERNAME="token_broker", MQTT_PASSWORD="t", ENVOY_SERIAL=serial
+        )
+        log = tmp_path / "token_broker.log"
+        stop = threading.Event()
+
+        def user(name: str) -> Connection:
+            settings = MqttSettings(host=HOST, port=port, username=name, password=SecretStr(name[0]), client_id=name)
+            return Connection(settings, stop=stop, subscriptions=[Subscription("enphase/#")], lasting=False)
+
+        with (
+            Program.python("services.token_broker", log=log, environment=environment),
+            user("poller") as poller,
+            user("viewer") as viewer,
+        ):
+            token = Listener(poller, serial).hear("token")
+            seen = Listener(viewer, serial)
+            assert TokenStatus.from_json(seen.hear("token/status").payload).state == "ok"
+            forged = viewer.publish(f"enphase/{serial}/token", b"forged", retain=True).result(10)
+
+            assert TokenMessage.from_json(token.payload).serial == serial
+            assert not forged.accepted
+            assert f"enphase/{serial}/token" not in seen.heard
+
+
+ACL = """\
+user token_broker
+topic write enphase/+/token
+topic write enphase/+/token/status
+topic write enphase/services/token-broker/status
+topic read enphase/+/token/request
+
+user poller
+topic read enphase/+/token
+topic write enphase/+/token/request
+
+user viewer
+topic read enphase/+/token/status
+topic read enphase/+/status
+topic read enphase/+/info
+topic read enphase/+/readings/#
+"""
+
+
+def acl_broker(state: Path, port: int) -> Program:
+    """Return a Mosquitto with a password for each user and access rules after the contract."""
+    mosquitto = find_mosquitto()
+    if mosquitto is None:
+        pytest.skip("needs mosquitto (apt install mosquitto)")
+    passwords = state / "passwords"
+    for name in ("token_broker", "poller", "viewer"):
+        create = [] if passwords.exists() else ["-c"]
+        subprocess.run(["mosquitto_passwd", "-b", *create, str(passwords), name, name[0]], check=True)
+    (state / "acl").write_text(ACL)
+    configuration = state / "acl.conf"
+    configuration.write_text(
+        f"listener {port} {HOST}\nuser root\nallow_anonymous false\n"
+        f"password_file {passwords}\nacl_file {state / 'acl'}\n"
+    )
+    return Program([mosquitto, "-c", str(configuration)], state / "acl.log")
+
+
+def test_no_secret_is_in_any_log_status_or_crash(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """E-mail, password, session, tokens and their claims are nowhere, at DEBUG, through every trouble there is."""
+    log = tmp_path / "token_broker.log"
+    environment = account(
+        roof,
+        tmp_path,
+        MQTT_PORT=str(broker.port),
+        ENVOY_SERIAL=roof.serial,
+        LOG_LEVEL="DEBUG",
+        MQTT_PASSWORD="swordfish",
+    )
+    environment |= {"MQTT_USERNAME": "captain", "PYTHONFAULTHANDLER": "1"}
+    said = ""
+    for fault in (None, "mfa", "html:server=enlighten", "not-a-jwt", "blocked", "truncated:server=enlighten"):
+        roof.faults.remove()
+        if fault:
+            roof.faults.add(parse(fault))
+        for kept in (tmp_path / "token_broker").rglob("*.*"):
+            if kept.is_file():
+                kept.unlink()
+        with Program.python("services.token_broker", log=log, environment=environment) as program:
+            wait_until(lambda: "no token for" in program.output or "good for" in program.output, "an outcome")
+            program.process.send_signal(signal.SIGABRT)  # with what Python tells of a crash
+            program.process.wait(10)
+            said += program.output
+        log.unlink()
+        ended = once(roof, tmp_path, LOG_LEVEL="DEBUG", PYTHONFAULTHANDLER="1")
+        said += ended.stdout + ended.stderr
+
+    secrets = {"owner@example.com", "sunshine", "swordfish", "eyJ"}  # every JSON Web Token begins with the last
+    for answer in roof.ledger.served(server="enlighten"):
+        secrets |= set(re.findall(r"[0-9a-f]{32}|eyJ[\w.-]+", str(answer["body"])))
+    assert len(secrets) > 5
+    assert {secret for secret in secrets if secret in said} == set()
+
+
+def test_check_tries_each_connection_and_logs_in_nowhere(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """--check tells of the account, Enphase, the cache and the broker in a line each, and ends with 0."""
+    ended = check(roof, tmp_path, MQTT_PORT=str(broker.port))
+
+    assert ended.returncode == 0
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == ["ok"] * 6
+    assert roof.ledger.counters()["logins"] == 0
+
+
+def test_check_says_what_is_wrong_and_what_to_do(roof: Simulator, tmp_path: Path) -> None:
+    """A broker that is not there is a line that begins with FAILED, and the exit code is 1."""
+    ended = check(roof, tmp_path, MQTT_PORT=str(free_port()), ENLIGHTEN_PASSWORD="")
+
+    failed = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]
+    assert ended.returncode == 1
+    assert any("MQTT_HOST" in line for line in failed)
+    assert any("ENLIGHTEN_PASSWORD" in line for line in failed)
+
+
+def check(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run ``token_broker --check``."""
+    environment = clean_environment() | account(roof, state, ENVOY_SERIAL=roof.serial) | more
+    command = [sys.executable, "-m", "services.token_broker", "--check"]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("ENLIGHTEN_LOGIN_URL", "http://enlighten.example.com/login"),
+        ("ENLIGHTEN_PUBLIC_KEY_FILE", "/dev/null"),
+        ("ENLIGHTEN_PUBLIC_KEY_FILE", "README.md"),
+        ("ENVOY_SERIAL", "12 34/56"),
+    ],
+)
+def test_a_setting_that_would_fail_later_fails_at_the_start(
+    setting: str, value: str, roof: Simulator, tmp_path: Path
+) -> None:
+    """A password over plain HTTP, a key that is none, a serial that is none: one line, exit code 2, nothing asked."""
+    ended = once(roof, tmp_path, **{setting: value})
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"bad setting {setting}")
+    assert len(ended.stderr.splitlines()) == 1
+    assert roof.ledger.counters()["logins"] == 0
+
+
+def test_a_token_by_hand_that_is_none_is_a_bad_setting(roof: Simulator, tmp_path: Path) -> None:
+    """An error page saved as a token is refused at the start, by the setting's name."""
+    ended = once(roof, tmp_path, ENVOY_TOKEN="<html>")
+
+    assert ended.returncode == 2
+    assert ended.stderr == "bad setting ENVOY_TOKEN: it is no JSON Web Token\n"

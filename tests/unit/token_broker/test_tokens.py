@@ -3,9 +3,8 @@ from pathlib import Path
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.token_broker.enlighten import AccountLocked, CloudUnreachable, CredentialsRejected, MfaRequired
-from services.token_broker.service import retry_delay_s
 from services.token_broker.tokens import NotAToken, Token, TokenCache
 
 NOW = 1_800_000_000
@@ -37,7 +36,10 @@ def test_a_token_tells_its_gateway_kind_and_life() -> None:
         (signed(aud="999999999999"), "another gateway"),
         (signed(iss="Somebody"), "not issued by Entrez"),
         (signed(-1), "expired"),
-        (signed(exp="soon"), "no JSON Web Token|expired"),
+        (signed(exp="soon"), "when it expires"),
+        (signed(exp=float("inf")), "when it expires"),
+        (signed(aud="../../etc/passwd"), "names no gateway"),
+        (signed(aud=None), "no JSON Web Token|names no gateway"),
     ],
 )
 def test_a_text_that_is_not_the_token_asked_for_is_refused_with_the_reason(text: str, why: str) -> None:
@@ -58,11 +60,10 @@ def test_a_token_is_renewed_with_a_tenth_of_its_life_left_within_bounds(life_s: 
 
 
 def test_a_token_shows_nothing_of_itself_in_a_log() -> None:
-    """Neither repr nor status holds its text."""
+    """Neither it nor its message shows its text."""
     token = Token.read(signed(), now=NOW)
 
     assert token.text not in repr(token)
-    assert token.text not in str(token.status(NOW))
     assert token.text not in repr(token.message())
 
 
@@ -76,20 +77,36 @@ def test_a_token_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
 
 
 def test_an_expired_token_is_not_given_out_of_the_cache(tmp_path: Path) -> None:
-    """What no gateway would accept is put aside."""
+    """What no gateway would accept is fetched anew, and nothing is wrong with the file."""
     cache = TokenCache(tmp_path)
     cache.save(Token.read(signed(10), now=NOW))
 
     assert cache.load(SERIAL, NOW + 11) is None
+    assert cache.path(SERIAL).exists()
 
 
-@pytest.mark.parametrize("error", [CredentialsRejected("x"), MfaRequired("x"), AccountLocked("x")])
-def test_a_refused_log_in_is_repeated_at_most_three_times_a_day(error: Exception) -> None:
-    """Nobody is locked out of their account by us."""
-    assert retry_delay_s(error, failures=1) >= DAY_S / 3  # type: ignore[arg-type]  # the parameters are of that tree
+def test_a_foreign_token_in_the_cache_is_put_aside(tmp_path: Path) -> None:
+    """A file that holds another gateway's token is not obeyed and not deleted."""
+    cache = TokenCache(tmp_path)
+    cache.save(Token.read(signed(), now=NOW))
+    cache.path(SERIAL).rename(cache.path("999999999999"))
+
+    assert cache.load("999999999999", NOW) is None
+    assert cache.path("999999999999").with_suffix(".unusable").exists()
 
 
-def test_a_cloud_that_is_down_is_asked_again_within_seconds_then_ever_more_rarely() -> None:
-    """From seconds to an hour, never longer."""
-    assert 2 < retry_delay_s(CloudUnreachable("x"), failures=1) <= 5
-    assert 1800 <= retry_delay_s(CloudUnreachable("x"), failures=500) <= 3600
+def test_a_token_whose_signature_is_not_enphases_is_refused_where_the_key_is_known() -> None:
+    """With the public key a token signed by somebody else is none."""
+    ours, others = (
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        for key in (KEY, ec.generate_private_key(ec.SECP256R1()))
+    )
+
+    assert Token.read(signed(), now=NOW, public_key=ours).serial == SERIAL
+    with pytest.raises(NotAToken, match="signature"):
+        Token.read(signed(), now=NOW, public_key=others)
+
+
+def test_a_token_given_by_hand_is_read_even_when_it_has_expired() -> None:
+    """A person is told that it has, instead of being refused."""
+    assert Token.read(signed(-1), now=NOW, by_hand=True).kind == "manual"

@@ -1,0 +1,56 @@
+"""What ``token_broker --check`` finds: the account, Enphase, the cache and the broker, without logging in."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import requests
+
+from services.token_broker.settings import TokenBrokerSettings
+from services.token_broker.supply import NO_ACCOUNT, Supply
+from services.token_broker.tokens import Token, TokenCache
+from shared.check import CHECK_WITHIN_S, Finding, broker_finding
+from shared.http import ExchangeFailed, exchange
+from shared.topics import Topics
+
+
+def findings(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> Iterator[Finding]:
+    """Yield how each outside connection fares; nothing is spent on it, least of all a log-in."""
+    now = time.time()
+    if by_hand is not None:
+        status = Supply(by_hand.serial, by_hand, float("inf")).status(now)
+        yield Finding(by_hand.expires_at > now, "ENVOY_TOKEN", f"gateway {by_hand.serial}, {status and status.message}")
+    else:
+        account = settings.enlighten
+        told = account.email is not None and account.password is not None
+        yield Finding(told, "account", "e-mail and password are set; not tried" if told else NO_ACCOUNT)
+        for url in (account.login_url, account.tokens_url):
+            yield _reachable(str(url))
+        for serial in sorted({*settings.envoy.serial, *cache.serials()}):
+            token = cache.load(serial, now)
+            text = f"good for {token.days_left(now):g} days" if token else "none; --once fetches one"
+            yield Finding(token is not None or told, f"token of gateway {serial}", text)
+    yield _writable(cache)
+    topic = Topics(settings.mqtt.base_topic).token_status("0")
+    yield broker_finding(settings.mqtt, topic)
+
+
+def _reachable(url: str) -> Finding:
+    host = url.split("/")[2]
+    try:
+        answer = exchange(requests.Session(), "GET", url, deadline_s=CHECK_WITHIN_S)
+    except requests.exceptions.SSLError:
+        return Finding(
+            ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"
+        )
+    except ExchangeFailed as error:
+        return Finding(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
+    return Finding(ok=True, what=host, text=f"answers (status {answer.status:d})")
+
+
+def _writable(cache: TokenCache) -> Finding:
+    folder = next(path for path in (cache.folder, *cache.folder.parents) if path.exists())
+    ok = os.access(folder, os.W_OK)
+    return Finding(
+        ok, "cache", f"{cache.folder} {'can' if ok else 'cannot'} be written" + ("" if ok else "; set STATE_DIR")
+    )

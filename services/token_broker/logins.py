@@ -1,0 +1,113 @@
+"""What is remembered of log-ins, on disk, so that no owner is ever locked out by us.
+
+A log-in is written down before it is tried: a process that is killed in between, or started again and again, cannot
+forget it. Three that Enphase rejected within a day are the most; a success or other credentials begin anew.
+"""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from services.token_broker.files import put_aside, write_private
+from shared.messages import TokenState
+
+DAY_S = 86_400.0
+MOST_REJECTED_A_DAY = 3
+
+
+class _Kept(BaseModel):
+    """The file: whose log-ins, when they were tried, how the last one went, and until when to stay away."""
+
+    model_config = ConfigDict(strict=True, hide_input_in_errors=True)
+
+    salt: str = ""
+    credentials: str = ""
+    tried_at: list[float] = []
+    stay_away_until: float = 0.0
+    state: TokenState = "bad_credentials"
+    message: str = ""
+    renewed_at: dict[str, float] = {}
+
+
+class LoginRecord:
+    """The log-ins of one account; times are epoch seconds."""
+
+    def __init__(self, path: Path, email: str, password: SecretStr) -> None:
+        self.path = path
+        self._kept = self._load()
+        credentials = f"{email}\0{password.get_secret_value()}"
+        if not self._kept.salt or self._kept.credentials != _digest(credentials, self._kept.salt):
+            salt = secrets.token_hex(16)
+            self._kept = _Kept(salt=salt, credentials=_digest(credentials, salt), renewed_at=self._kept.renewed_at)
+
+    def may_try_at(self, now: float) -> float:
+        """Return when the next log-in is allowed; now or earlier means at once."""
+        self._mend(now)
+        tried_at = self._lately(now)
+        if len(tried_at) < MOST_REJECTED_A_DAY:
+            return self._kept.stay_away_until
+        return max(self._kept.stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
+
+    @property
+    def last_refusal(self) -> tuple[TokenState, str]:
+        """What the last refusal was, for a process that did not meet it itself."""
+        return self._kept.state, self._kept.message
+
+    def trying(self, now: float) -> None:
+        """Write down that a log-in is about to be tried."""
+        self._kept.tried_at = [*self._lately(now), now]
+        self._save()
+
+    def succeeded(self) -> None:
+        """Forget all that was rejected."""
+        self._kept.tried_at, self._kept.stay_away_until = [], 0.0
+        self._save()
+
+    def without_verdict(self) -> None:
+        """Take back the last try: Enphase did not get to judge it."""
+        self._kept.tried_at.pop()
+        self._save()
+
+    def refused(self, state: TokenState, message: str, stay_away_until: float) -> None:
+        """Keep how the last try went and until when Enphase is to be left alone."""
+        self._kept.state, self._kept.message = state, message
+        self._kept.stay_away_until = max(self._kept.stay_away_until, stay_away_until)
+        self._save()
+
+    def may_renew_rejected(self, serial: str, now: float) -> bool:
+        """Return whether a token that a gateway rejects may be exchanged now, and write down that it is: once a day."""
+        if now - min(now, self._kept.renewed_at.get(serial, 0.0)) < DAY_S:
+            return False
+        self._kept.renewed_at[serial] = now
+        self._save()
+        return True
+
+    def _lately(self, now: float) -> list[float]:
+        return [at for at in self._kept.tried_at if at > now - DAY_S]
+
+    def _mend(self, now: float) -> None:
+        """Bring back what a clock that was ahead has put into the future, where it would keep us away for too long."""
+        kept = self._kept
+        if max([*kept.tried_at, kept.stay_away_until - DAY_S]) > now:
+            kept.tried_at = [min(at, now) for at in kept.tried_at]
+            kept.stay_away_until = min(kept.stay_away_until, now + DAY_S)
+            self._save()
+
+    def _load(self) -> _Kept:
+        try:
+            return _Kept.model_validate_json(self.path.read_bytes())
+        except FileNotFoundError:
+            return _Kept()
+        except ValidationError:
+            put_aside(self.path, "it is no record of log-ins")
+            return _Kept()
+
+    def _save(self) -> None:
+        write_private(self.path, self._kept.model_dump_json())
+
+
+def _digest(credentials: str, salt: str) -> str:
+    # Slow on purpose: whoever reads the file shall not find the password by trying.
+    return hashlib.scrypt(credentials.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()

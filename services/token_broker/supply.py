@@ -1,0 +1,207 @@
+"""Decides when a token is fetched, and fetches it: each gateway supplied, Enphase asked as rarely as that allows."""
+
+import logging
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+
+from services.token_broker.enlighten import (
+    BY_HAND,
+    DAY_S,
+    AnswerNotUnderstood,
+    CloudUnreachable,
+    Enlighten,
+    EnlightenError,
+    LoginRejected,
+)
+from services.token_broker.logins import LoginRecord
+from services.token_broker.tokens import NotAToken, Token, TokenCache
+from shared.messages import TokenState, TokenStatus
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S, LAST_RETRY_S = 5.0, 3600.0
+AFTER_REJECTION_S = DAY_S / 3
+"""A rejected log-in is tried three times a day: soon enough to notice a mended account, too rarely to be locked."""
+
+JUST_FETCHED_S = 60.0
+"""A token is not replaced sooner, whoever asks."""
+
+MOST_LEARNT = 20
+"""Gateways that are supplied because somebody asked, and not because a setting names them."""
+
+NO_ACCOUNT = f"there is no account to fetch one with: set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD, or {BY_HAND}"
+REJECTED_BY_HAND = f"the gateway rejects the token given as ENVOY_TOKEN; {BY_HAND}"
+REJECTED = (
+    "the gateway rejects a token fresh from Enphase; is its clock right, and is it the gateway that the token is for? "
+    f"Otherwise {BY_HAND}"
+)
+
+
+@dataclass(slots=True)
+class Supply:
+    """One gateway's token, and what stands in the way of the next."""
+
+    serial: str
+    token: Token | None
+    fetch_at: float
+    """When to fetch the next one, epoch seconds."""
+    trouble: tuple[TokenState, str] | None = None
+    rejected_until: float = 0.0
+    """Until when the gateway is taken to reject the token: nobody tells us when it accepts it again."""
+
+    def status(self, now: float) -> TokenStatus | None:
+        """Return how the token is; None before anything is known of it."""
+        token = self.token
+        good = token is not None and token.expires_at > now
+        state: TokenState
+        if self.rejected_until > now:
+            state, message = "bad_credentials", REJECTED_BY_HAND if token and token.kind == "manual" else REJECTED
+        elif self.trouble is not None:
+            state, message = self.trouble
+            if good and state == "cloud_unreachable":
+                state = "expiring"
+        elif token is None:
+            return None
+        elif token.kind == "manual" and token.renew_at() <= now:
+            left = f"good for {token.days_left(now):g} days more" if good else "expired"
+            state, message = "expiring", f"the token given as ENVOY_TOKEN is {left}; {BY_HAND}"
+        else:
+            state, message = "ok", f"{token.kind} token, good for {token.days_left(now):g} days"
+        return TokenStatus(
+            state=state,
+            message=message,
+            expires_at=token.expires_at if token else None,
+            days_left=token.days_left(now) if token else None,
+        )
+
+
+class TokenSupply:
+    """The tokens of all gateways served; times are epoch seconds."""
+
+    def __init__(
+        self,
+        enlighten: Enlighten | None,
+        logins: LoginRecord | None,
+        cache: TokenCache,
+        *,
+        by_hand: Token | None = None,
+        public_key: str | None = None,
+    ) -> None:
+        """Begin with nothing to supply but a token given by hand.
+
+        Args:
+            enlighten: the account, None if nobody told it.
+            logins: the record of its log-ins.
+            cache: where tokens are kept.
+            by_hand: a token from a person, which is never exchanged.
+            public_key: Enphase's, to check signatures with.
+        """
+        self._enlighten = enlighten
+        self._logins = logins
+        self._cache = cache
+        self._public_key = public_key
+        self._failures = 0
+        self._supplies: dict[str, Supply] = {}
+        if by_hand is not None:
+            self._supplies[by_hand.serial] = Supply(by_hand.serial, by_hand, fetch_at=float("inf"))
+
+    @property
+    def all(self) -> list[Supply]:
+        """Every gateway served."""
+        return list(self._supplies.values())
+
+    def serve(self, serial: str, now: float) -> Supply:
+        """Begin to supply a gateway, from the cache if it has a good token, and return its supply."""
+        if serial not in self._supplies:
+            token = self._cache.load(serial, now)
+            self._supplies[serial] = Supply(serial, token, fetch_at=token.renew_at() if token else now)
+        return self._supplies[serial]
+
+    def asked_for(self, serial: str, now: float) -> Supply | None:
+        """Return the supply of a gateway that somebody asks for; None where too many were asked for already."""
+        if serial not in self._supplies and len(self._supplies) >= MOST_LEARNT:
+            return None
+        return self.serve(serial, now)
+
+    def rejected(self, supply: Supply, now: float) -> None:
+        """Note that a gateway rejects its token: exchange it for another, once a day and not if it is new."""
+        token = supply.token
+        if token is None or supply.trouble is not None or supply.fetch_at <= now:
+            return
+        if token.kind != "manual" and now - token.issued_at < JUST_FETCHED_S:
+            return
+        if token.kind != "manual" and self._logins and self._logins.may_renew_rejected(supply.serial, now):
+            supply.fetch_at = now
+        else:
+            supply.rejected_until = now + DAY_S
+
+    def fetch_due(self, now: float) -> list[Supply]:
+        """Fetch what is due, with one log-in for all of it, and return the supplies that have changed."""
+        for supply in self._supplies.values():
+            if supply.trouble is not None and supply.fetch_at > now + DAY_S:
+                supply.fetch_at = now + DAY_S  # the clock was ahead when it was postponed
+        due = [supply for supply in self._supplies.values() if supply.fetch_at <= now]
+        if not due:
+            return []
+        if self._enlighten is None or self._logins is None:
+            for supply in due:
+                supply.trouble, supply.fetch_at = ("bad_credentials", NO_ACCOUNT), float("inf")
+            return due
+        if (may_try_at := self._logins.may_try_at(now)) > now:
+            state, message = self._logins.last_refusal
+            return self._postpone(due, may_try_at, state, message)
+        self._logins.trying(now)
+        try:
+            session = self._enlighten.log_in()
+        except EnlightenError as error:
+            return self._refused(self._logins, due, error, now)
+        self._logins.succeeded()
+        for supply in due:
+            self._fetch(self._enlighten, session, supply, now)
+        self._failures = self._failures + 1 if any(supply.trouble for supply in due) else 0
+        return due
+
+    def _fetch(self, enlighten: Enlighten, session: SecretStr, supply: Supply, now: float) -> None:
+        try:
+            text = enlighten.token(session, supply.serial)
+            try:
+                token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
+            except NotAToken as error:
+                raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
+        except EnlightenError as error:
+            self._postpone([supply], now + self._delay_s(error), error.state, str(error))
+            return
+        # Kept before it is published: whoever kills us in between costs no second exchange.
+        self._cache.save(token)
+        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, token.renew_at(), None, 0.0
+        logger.info("gateway %s: %s token, good for %g days", token.serial, token.kind, token.days_left(now))
+
+    def _refused(self, logins: LoginRecord, due: list[Supply], error: EnlightenError, now: float) -> list[Supply]:
+        if not isinstance(error, LoginRejected):
+            logins.without_verdict()
+        self._failures += 1
+        again_at = now + self._delay_s(error)
+        if error.stay_away_s:
+            logins.refused(error.state, str(error), again_at)
+        elif isinstance(error, LoginRejected):
+            logins.refused(error.state, str(error), now)
+        return self._postpone(due, max(again_at, logins.may_try_at(now)), error.state, str(error))
+
+    def _postpone(self, due: list[Supply], until: float, state: TokenState, message: str) -> list[Supply]:
+        when = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        for supply in due:
+            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {when}")
+            logger.error("no token for gateway %s: %s", supply.serial, supply.trouble[1])
+        return due
+
+    def _delay_s(self, error: EnlightenError) -> float:
+        """Return how long to leave Enphase alone."""
+        if error.stay_away_s:
+            return error.stay_away_s
+        if isinstance(error, CloudUnreachable):
+            longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(max(0, self._failures - 1), 16))
+            return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
+        return AFTER_REJECTION_S

@@ -87,7 +87,8 @@ def last_7_days_are_wrong(last_7_days_wh: float, today_wh: float | None, lifetim
     today, in 7.3.466, 7.6.185 and 8.2.4382 (consumption).
     """
     today_wh = today_wh or 0.0
-    before_today = lifetime_wh is not None and abs(last_7_days_wh + today_wh - lifetime_wh) < 1
+    # The day's count that was taken off is a few minutes old.
+    before_today = lifetime_wh is not None and lifetime_wh - last_7_days_wh <= 1.1 * today_wh + 1
     return before_today or last_7_days_wh < today_wh
 
 

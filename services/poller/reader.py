@@ -79,7 +79,10 @@ BATTERY_TOTALS = Question("battery_totals", "/ivp/ensemble/secctrl", shapes.BATT
 DEVICE_DATA = Question("device_data", "/ivp/pdm/device_data", shapes.DEVICE_DATA)
 INVERTERS = Question("inverters", "/api/v1/production/inverters", shapes.INVERTER_REPORTS)
 PRODUCTION_JSON = Question("production_json", "/production.json", shapes.PRODUCTION_JSON, SLOW_DEADLINE_S)
-PRODUCTION = Question("production_json", "/production", shapes.PRODUCTION_JSON, SLOW_DEADLINE_S)
+PRODUCTION_ELSEWHERE = tuple(
+    Question("production_json", path, shapes.PRODUCTION_JSON, SLOW_DEADLINE_S)
+    for path in ("/production.json?details=1", "/production")
+)
 """The same, for a gateway that refuses ``/production.json``, as some early firmware 7 does (pyenphase, updaters)."""
 
 QUESTIONS = {
@@ -92,7 +95,7 @@ QUESTIONS = {
         BATTERY_TOTALS,
         PDM_ENERGY,
         PRODUCTION_JSON,
-        PRODUCTION,
+        *PRODUCTION_ELSEWHERE,
     ),
     Cycle.INVERTERS: (DEVICE_DATA, INVERTERS),
 }
@@ -270,7 +273,7 @@ class GatewayReader:
                 wanted = False
             case Question(name="identity"):
                 wanted = time.monotonic() - self._looked_at_clock > LOOK_AT_CLOCK_S / 2
-            case Question(path="/production"):
+            case _ if question in PRODUCTION_ELSEWHERE:
                 first = self._standing(PRODUCTION_JSON.path)
                 wanted = "production_json" not in known and first.failures > 0 and first.outcome != NO_ANSWER
             case Question(name="batteries"):

@@ -1,0 +1,203 @@
+"""pyenphase, the library behind Home Assistant, as the judge: the same numbers, but where it is known to be wrong."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pyenphase import Envoy as PyenphaseEnvoy
+from pyenphase import EnvoyData
+
+from services.poller.certificates import PinStore
+from services.poller.envoy import Envoy
+from services.poller.reader import GatewayReader
+from services.poller.settings import EnvoySettings
+from services.simulator.simulator import Simulator
+from shared.readings import Reading
+from tests.programs import ROOT, simulator
+
+RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
+
+Numbers = dict[str, float | None]
+
+WRAPPED = "the inverters' sum wraps at 2^32 J below firmware 8, so it is no lifetime"
+SWITCHED_OFF = "pyenphase takes it from a meter that is switched off"
+LIFETIME = "it is the lifetime before today, no week"
+TOO_LITTLE = "seven days of a house are less than its today: the count is broken"
+NOTHING = "zero beside a lifetime: it does not count"
+AC_BATTERY = "an AC Battery is no inverter"
+ONE_PATH = "pyenphase asks only paths that this firmware refuses or this recording lacks"
+
+DELIBERATE: dict[str, dict[str, str]] = {
+    "4.10.35": {
+        "consumption.power_w": ONE_PATH,
+        "consumption.energy_lifetime_wh": ONE_PATH,
+        "energy.consumption_today_wh": ONE_PATH,
+        "energy.consumption_last_7_days_wh": ONE_PATH,
+    },
+    "7.3.466_metered_disabled_cts": {
+        "production.energy_lifetime_wh": WRAPPED,
+        "energy.production_today_wh": SWITCHED_OFF,
+        "energy.production_last_7_days_wh": SWITCHED_OFF,
+    },
+    "7.6.175_with_cts": {"energy.consumption_last_7_days_wh": TOO_LITTLE},
+    "7.6.185_with_cts_and_battery_3t": {"energy.consumption_last_7_days_wh": TOO_LITTLE},
+    "8.2.4286_with_3cts_and_battery_split": {
+        "energy.production_last_7_days_wh": LIFETIME,
+        "energy.consumption_today_wh": NOTHING,
+        "energy.consumption_last_7_days_wh": NOTHING,
+    },
+    "8.2.4382_ACB": {
+        "energy.consumption_last_7_days_wh": TOO_LITTLE,
+        **{
+            f"inverter/{serial}.{field}": AC_BATTERY
+            for serial in ("122175278843", "122232250088", "122029463357")
+            for field in ("power_w", "max_power_w")
+        },
+    },
+}
+"""All numbers of the thirteen recordings that are deliberately not pyenphase's, and why."""
+
+
+async def ask_pyenphase(roof: Simulator) -> EnvoyData:
+    """Return what pyenphase makes of the gateway."""
+    scheme, _, host = roof.envoy_url.partition("://")
+    envoy = PyenphaseEnvoy(host)
+    try:
+        await envoy.setup()
+        await (envoy.authenticate(token=roof.token()) if scheme == "https" else envoy.authenticate(username="envoy"))
+        await envoy.update()
+        assert envoy.data is not None
+        return envoy.data
+    finally:
+        await envoy.close()
+
+
+def ask_poller(roof: Simulator, state: Path) -> list[Reading]:
+    """Return what the poller makes of it."""
+    envoy = Envoy(EnvoySettings(host=roof.envoy_url), PinStore(state))
+    identity = envoy.find()
+    if identity.needs_token:
+        envoy.show_token(SecretStr(roof.token()))
+    else:
+        envoy.show_password(identity)
+    return GatewayReader(envoy, identity).read()
+
+
+def numbers_of_poller(readings: list[Reading]) -> Numbers:
+    """Return all numbers of the readings, by kind and field."""
+    return {f"{reading.kind}.{name}": value for reading in readings for name, value in reading.numbers().items()}
+
+
+def numbers_of_batteries(data: EnvoyData) -> Numbers:
+    """Return what pyenphase tells of the batteries; of all together what it has of AC Batteries too."""
+    numbers: Numbers = {}
+    for serial, power in (data.encharge_power or {}).items():
+        numbers[f"battery/{serial}.power_w"] = power.real_power_mw / 1000
+        numbers[f"battery/{serial}.charge_percent"] = power.soc
+    for serial, battery in (data.encharge_inventory or {}).items():
+        numbers[f"battery/{serial}.temperature_c"] = battery.temperature
+        numbers[f"battery/{serial}.capacity_wh"] = battery.encharge_capacity
+    if data.encharge_power and (together := data.encharge_aggregate) is not None:
+        storage = data.ctmeters.get("storage")
+        numbers |= {
+            "battery.power_w": storage.active_power
+            if storage
+            else sum(power.real_power_mw for power in data.encharge_power.values()) / 1000,
+            "battery.charge_percent": (data.battery_aggregate or together).state_of_charge,
+            "battery.available_energy_wh": (data.battery_aggregate or together).available_energy,
+            "battery.capacity_wh": (data.battery_aggregate or together).max_available_capacity,
+        }
+        if storage:
+            numbers["battery.charge_lifetime_wh"] = storage.energy_received
+            numbers["battery.discharge_lifetime_wh"] = storage.energy_delivered
+    return numbers
+
+
+def numbers_of_pyenphase(data: EnvoyData) -> Numbers:
+    """Return what pyenphase tells under the names that the poller gives it."""
+    numbers: Numbers = {}
+    meters = {kind: meter for kind, meter in data.ctmeters.items() if meter is not None}
+    for kind, meter in meters.items():
+        named = {f"meter/{kind}": meter}
+        lines = data.ctmeters_phases.get(kind) or {}
+        named |= {f"meter/{kind}/phase/{phase[-1]}": line for phase, line in lines.items() if line is not None}
+        for name, each in named.items():
+            numbers |= {
+                f"{name}.active_power_w": each.active_power,
+                f"{name}.energy_delivered_wh": each.energy_delivered,
+                f"{name}.energy_received_wh": each.energy_received,
+                f"{name}.power_factor": each.power_factor,
+                f"{name}.voltage_v": each.voltage,
+                f"{name}.current_a": each.current,
+                f"{name}.frequency_hz": each.frequency,
+            }
+    if (made := data.system_production) is not None:
+        own = meters.get("production")
+        numbers |= {
+            "production.power_w": own.active_power if own else made.watts_now,
+            "production.energy_lifetime_wh": own.energy_delivered if own else made.watt_hours_lifetime,
+            "energy.production_today_wh": made.watt_hours_today,
+            "energy.production_last_7_days_wh": made.watt_hours_last_7_days,
+        }
+    if (used := data.system_consumption) is not None:
+        numbers |= {
+            "consumption.energy_lifetime_wh": used.watt_hours_lifetime,
+            "energy.consumption_today_wh": used.watt_hours_today,
+            "energy.consumption_last_7_days_wh": used.watt_hours_last_7_days,
+        }
+        if {"production", "net-consumption"} <= meters.keys():
+            numbers["consumption.power_w"] = meters["production"].active_power + meters["net-consumption"].active_power
+    if net := meters.get("net-consumption"):
+        numbers |= {
+            "grid.power_w": net.active_power,
+            "grid.import_lifetime_wh": net.energy_delivered,
+            "grid.export_lifetime_wh": net.energy_received,
+        }
+    for serial, inverter in data.inverters.items():
+        numbers |= {
+            f"inverter/{serial}.power_w": inverter.last_report_watts,
+            f"inverter/{serial}.max_power_w": inverter.max_report_watts,
+            f"inverter/{serial}.dc_voltage_v": inverter.dc_voltage,
+            f"inverter/{serial}.dc_current_a": inverter.dc_current,
+            f"inverter/{serial}.ac_voltage_v": inverter.ac_voltage,
+            f"inverter/{serial}.ac_frequency_hz": inverter.ac_frequency,
+            f"inverter/{serial}.temperature_c": inverter.temperature,
+            f"inverter/{serial}.energy_lifetime_wh": inverter.lifetime_energy,
+        }
+    numbers |= numbers_of_batteries(data)
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def allowance(name: str) -> float:
+    """Return how far the numbers may be apart.
+
+    pyenphase rounds to whole watts, and takes what production.json counts from another answer, some seconds apart.
+    """
+    return 40 if name.startswith("energy.") or name == "consumption.energy_lifetime_wh" else 0.51
+
+
+NOT_PYENPHASES = ("apparent_power_va", "reactive_power_var", "import_power_w", "export_power_w")
+"""What pyenphase does not tell, or what is half of what it tells."""
+
+
+@pytest.mark.parametrize("folder", sorted(RECORDINGS.glob("*/")) or [RECORDINGS / "none"], ids=lambda f: f.name)
+def test_a_recorded_gateway_gives_pyenphases_numbers_but_for_the_deliberate_differences(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Every number that either tells is the other's, to the watt that pyenphase rounds to, or stands in the table."""
+    if not folder.is_dir():
+        pytest.skip(f"needs the recordings of real gateways: nothing at ENVOY_RECORDINGS={RECORDINGS}")
+    with simulator(tmp_path, recording=folder) as roof:
+        theirs = numbers_of_pyenphase(asyncio.run(ask_pyenphase(roof)))
+        ours = numbers_of_poller(ask_poller(roof, tmp_path))
+
+    different = {
+        name: (ours.get(name), theirs.get(name))
+        for name in ours.keys() | theirs.keys()
+        if not name.endswith(NOT_PYENPHASES)
+        and (name not in ours or name not in theirs or abs((ours[name] or 0) - (theirs[name] or 0)) > allowance(name))
+    }
+
+    assert different.keys() == DELIBERATE.get(folder.name, {}).keys(), different

@@ -106,14 +106,11 @@ def exchange(
                 method, url, stream=True, timeout=deadline_s, allow_redirects=False, headers=headers, **request
             ) as response,
         ):
-            body = bytearray()
-            while chunk := response.raw.read1(READ_BYTES, decode_content=True):
-                body += chunk
-                if len(body) > most_bytes:
-                    raise ExchangeFailed(f"answered with more than {most_bytes} bytes")
-                if time.monotonic() > ends_at:
-                    raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s")
-            return Answer(response.status_code, response.headers, bytes(body))
+            answer = Answer(response.status_code, response.headers, _body(response, most_bytes, ends_at))
+        if time.monotonic() > ends_at:
+            # Headers that were cut pass for whole ones.
+            raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s")
+        return answer
     except requests.exceptions.SSLError:
         if time.monotonic() > ends_at:
             raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s") from None
@@ -126,6 +123,16 @@ def exchange(
         if isinstance(error, requests.exceptions.ConnectionError):
             raise ConnectionLost(_why(error)) from error
         raise ExchangeFailed(_why(error)) from error
+
+
+def _body(response: requests.Response, most_bytes: int, ends_at: float) -> bytes:
+    """Return the body, or what of it came in time."""
+    body = bytearray()
+    while time.monotonic() <= ends_at and (chunk := response.raw.read1(READ_BYTES, decode_content=True)):
+        body += chunk
+        if len(body) > most_bytes:
+            raise ExchangeFailed(f"answered with more than {most_bytes} bytes")
+    return bytes(body)
 
 
 def _cut_of(session: requests.Session, url: str) -> Callable[[], None]:

@@ -1,0 +1,176 @@
+"""What poller promises with gateways that are slow, hang, lie about the time, or are several."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from services.simulator.faults import parse_fault
+from shared.http import BoundedAdapter, ExchangeFailed, exchange
+from shared.mqtt import Connection, Message, Subscription
+from shared.settings import MqttSettings
+from tests.conftest import Server
+from tests.programs import HOST, Program, simulator, wait_until
+
+Served = list[dict[str, object]]
+
+
+class Ear:
+    """Somebody who hears everything."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.heard: list[Message] = []
+
+    def on(self, ending: str, serial: str = "") -> list[dict[str, object]]:
+        """Return what was heard on the topics with an ending, as JSON."""
+        while (message := self._connection.receive(0.02)) is not None:
+            if isinstance(message, Message):
+                self._connection.acknowledge(message)
+                self.heard.append(message)
+        wanted = [m for m in self.heard if m.topic.endswith(ending) and serial in m.topic]
+        return [json.loads(message.payload) for message in wanted if message.payload.startswith(b"{")]
+
+
+@pytest.fixture
+def ear(broker: Server) -> Iterator[Ear]:
+    """Yield somebody who hears everything."""
+    settings = MqttSettings(host=HOST, port=broker.port, client_id="ear")
+    everything = [Subscription("enphase/#")]
+    with Connection(settings, stop=threading.Event(), subscriptions=everything, lasting=False) as connection:
+        assert connection.wait_until_connected(10)
+        yield Ear(connection)
+
+
+@contextmanager
+def polling(
+    broker: Server, state: Path, *gateways: tuple[str, str], interval_s: int = 1, **more: str
+) -> Iterator[Program]:
+    """Run a poller on gateways, each host and token."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "ENVOYS": json.dumps([{"host": host, "token": token} for host, token in gateways]),
+        "STATE_DIR": str(state),
+        "POLL_INTERVAL_S": str(interval_s),
+        "POLL_INVERTERS_INTERVAL_S": "1",
+        "POLL_SLOW_INTERVAL_S": "1",
+    }
+    with Program.python("services.poller", log=state / "poller.log", environment=environment) as poller:
+        yield poller
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """Yield the address of somebody who takes connections and never says a word."""
+    with socket.create_server((HOST, 0)) as listener:
+        yield f"http://{HOST}:{listener.getsockname()[1]}"
+
+
+def test_a_gateway_that_hangs_delays_no_other(broker: Server, ear: Ear, tmp_path: Path) -> None:
+    """Of three, one takes connections and says nothing: the others' readings come, under their own serials."""
+    with ExitStack() as stack:
+        silent = stack.enter_context(hanging())
+        roofs = [
+            stack.enter_context(simulator(tmp_path / serial, serial=serial, inverters=2))
+            for serial in ("122000000001", "122000000002")
+        ]
+        tokens = [(roof.envoy_url, roof.token()) for roof in roofs]
+        stack.enter_context(polling(broker, tmp_path, tokens[0], (silent, ""), tokens[1]))
+
+        for roof in roofs:
+            wait_until(lambda roof=roof: len(ear.on("/readings/grid", roof.serial)) >= 4, f"readings of {roof.serial}")  # type: ignore[misc]
+        assert all(metrics["gateways"] == 3 for metrics in ear.on("/poller/metrics"))
+
+
+def test_slow_answers_do_not_delay_the_meters(broker: Server, ear: Ear, tmp_path: Path) -> None:
+    """production.json takes longer than half a slot: it is asked where it fits, never beside another question."""
+    with (
+        simulator(tmp_path, slow_answers_s=1.1) as roof,
+        polling(broker, tmp_path, (roof.envoy_url, roof.token()), interval_s=2),
+    ):
+        wait_until(lambda: len(ear.on("/readings/grid")) >= 6, "six readings")
+        meters = roof.ledger.served(server="envoy", path="/ivp/meters/readings")
+        slow = roof.ledger.served(server="envoy", path="/production.json")
+
+    assert len(slow) >= 1
+    slots = [int(float(str(answer["at"])) // 2) for answer in meters[1:]]
+    assert len(set(slots)) == len(slots), "no slot is read twice"
+    assert slots[-1] - slots[0] <= len(slots), "at most one is missed, on a busy machine"
+
+
+def test_a_wrong_clock_is_told_and_corrected(broker: Server, ear: Ear, tmp_path: Path) -> None:
+    """The gateway's clock is set wrong while it is polled, and right again: the readings' times stay true."""
+    with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
+        wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        assert "clock_offset_s" not in ear.on("/info")[-1]
+
+        roof.faults.add(parse_fault("wrong-clock:offset_s=-7200"))
+        told = wait_until(lambda: [i for i in ear.on("/info") if "clock_offset_s" in i], "the offset in info")
+        before = len(ear.on("/readings/grid"))
+        wait_until(lambda: len(ear.on("/readings/grid")) > before + 2, "readings by the wrong clock")
+        roof.faults.remove()
+        wait_until(lambda: "clock_offset_s" not in ear.on("/info")[-1], "a right clock")
+        before = len(ear.on("/readings/grid"))
+        wait_until(lambda: len(ear.on("/readings/grid")) > before + 2, "readings by the right clock")
+
+    assert abs(int(str(told[0]["clock_offset_s"])) + 7200) <= 5
+    now = time.time()
+    times = [int(str(reading["timestamp"])) for reading in ear.on("/readings/grid")]
+    assert all(now - 120 < timestamp <= now + 5 for timestamp in times)
+    assert not ear.on("/history/grid") or len(ear.on("/history/grid")) <= 2
+
+
+def test_a_gateway_that_says_how_long_to_wait_is_left_alone_so_long(broker: Server, ear: Ear, tmp_path: Path) -> None:
+    """503 with Retry-After: nothing is asked in between."""
+    with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
+        wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        roof.faults.add(parse_fault("503:server=envoy:retry_after_s=4:count=1"))
+        busy = wait_until(lambda: [a for a in roof.ledger.served(server="envoy") if a["status"] == 503], "the refusal")[
+            0
+        ]
+        later = wait_until(
+            lambda: [a for a in roof.ledger.served(server="envoy") if float(str(a["at"])) > float(str(busy["at"]))],
+            "the next question",
+        )[0]
+
+    assert float(str(later["at"])) - float(str(busy["at"])) >= 3.9
+
+
+def test_headers_that_drip_are_cut_at_the_deadline() -> None:
+    """Each byte comes in time for requests, and the whole never: the exchange ends all the same."""
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not stop.wait(0.05):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+    with socket.create_server((HOST, 0)) as listener:
+        server = threading.Thread(target=drip, args=(listener,), daemon=True)
+        server.start()
+        session = requests.Session()
+        session.mount("http://", BoundedAdapter())
+        with pytest.raises(ExchangeFailed, match=r"within 0\.3 s"):
+            exchange(session, "GET", f"http://{HOST}:{listener.getsockname()[1]}/", deadline_s=0.3)
+        server.join(5)
+        assert not server.is_alive(), "the connection was closed"
+        stop.set()
+
+
+def test_an_old_gateway_is_read_with_the_password(broker: Server, ear: Ear, tmp_path: Path) -> None:
+    """Firmware 5: HTTP and digest, no token asked for."""
+    with simulator(tmp_path, firmware="5") as roof, polling(broker, tmp_path, (roof.envoy_url, "")):
+        wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        wait_until(lambda: any("/inverter/" in m.topic for m in ear.heard) or ear.on("x"), "inverters")
+    assert not ear.on("/token/request")

@@ -109,7 +109,7 @@ class _Standing:
     not_before: float = 0.0
     took_s: float = 0.0
     told: str | None = None
-    outcome: str = "not asked"
+    outcome: str = ""
 
     def failed(self, outcome: str) -> None:
         self.failures += 1
@@ -119,7 +119,7 @@ class _Standing:
         self.not_before = time.monotonic() + min(delay_s, ASK_AGAIN_AT_LAST_S)
 
     def answered(self) -> None:
-        self.failures, self.not_before, self.outcome = 0, 0.0, "answered"
+        self.failures, self.not_before, self.outcome = 0, 0.0, ""
 
     def took(self, duration_s: float) -> None:
         self.took_s = max(duration_s, 0.8 * self.took_s)
@@ -170,8 +170,8 @@ class GatewayReader:
         return any(is_enabled(details) for details in self._meter_details)
 
     def outcomes(self) -> dict[str, str]:
-        """Return how the newest question for each path fared, for people."""
-        return {path: standing.outcome for path, standing in self._standings.items()}
+        """Return how the newest questions fared that were not answered, by their paths and for people."""
+        return {path: standing.outcome for path, standing in self._standings.items() if standing.outcome}
 
     def access_changed(self) -> None:
         """Take into account that what was refused before may be answered now."""

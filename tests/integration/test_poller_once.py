@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Server
 from tests.programs import ROOT, clean_environment, simulator
 
 RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
 
 
-def once(tmp_path: Path, host: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``poller --once`` where no broker is."""
+def once(tmp_path: Path, host: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``poller --once``, or with other arguments, where no broker is."""
     settings = {"ENVOY_HOST": host, "STATE_DIR": str(tmp_path), "MQTT_PORT": "1"} | environment
-    command = [sys.executable, "-m", "services.poller", "--once"]
+    command = [sys.executable, "-m", "services.poller", *(arguments or ["--once"])]
     return subprocess.run(
         command, env=clean_environment() | settings, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -211,3 +212,62 @@ def test_a_gateway_that_wants_a_token_nobody_has_says_how_to_give_one(tmp_path: 
 
     assert ended.returncode == 1
     assert "set ENVOY_TOKEN" in ended.stderr.splitlines()[-1]
+
+
+def test_pretty_prints_a_table_for_people(tmp_path: Path) -> None:
+    """House, meters and inverters, with units."""
+    with simulator(tmp_path, model="metered-split", batteries=1) as simulated:
+        ended = once(tmp_path, simulated.envoy_url, "--once", "--pretty", ENVOY_TOKEN=simulated.token(), COLUMNS="120")
+
+    assert ended.returncode == 0, ended.stderr
+    for text in (simulated.serial, "production", "import", "batteries", "phase 2", "Hz", "inverter", "kWh"):
+        assert text in ended.stdout
+
+
+def test_several_gateways_are_read_once_each(tmp_path: Path) -> None:
+    """ENVOYS names them; each reading is under its own gateway's serial."""
+    with (
+        simulator(tmp_path / "a", serial="122000000001") as first,
+        simulator(tmp_path / "b", serial="122000000002", firmware="5") as second,
+    ):
+        gateways = [{"host": first.envoy_url, "token": first.token()}, {"host": second.envoy_url}]
+        ended = once(tmp_path, "unused", ENVOYS=json.dumps(gateways))
+
+    assert ended.returncode == 0, ended.stderr
+    topics = [json.loads(line)["topic"].split("/") for line in ended.stdout.splitlines()]
+    assert {topic[1] for topic in topics if topic[3] == "grid"} == {"122000000001", "122000000002"}
+
+
+def test_check_tells_what_is_measured_and_that_all_is_well(tmp_path: Path, broker: Server) -> None:
+    """One line for each thing: gateway, certificate, clock, access, what is measured by whom, broker."""
+    with simulator(tmp_path) as simulated:
+        settings = {"ENVOY_TOKEN": simulated.token(), "MQTT_PORT": str(broker.port)}
+        ended = once(tmp_path, simulated.envoy_url, "--check", **settings)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = ended.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in lines)
+    for text in (
+        f"gateway {simulated.serial}: found at {simulated.envoy_url}",
+        "certificate: SHA-256",
+        "clock: agrees",
+        "access: it accepts ENVOY_TOKEN",
+        "production: measured by the meter",
+        "battery: not measured",
+        "inverter: measured, 12 of them",
+        "meters: net-consumption, production",
+        f"broker localhost:{broker.port}: takes",
+    ):
+        assert any(text in line for line in lines), text
+
+
+def test_check_tells_what_fails_and_what_to_do(tmp_path: Path) -> None:
+    """A refused token, and a broker that is not there."""
+    with simulator(tmp_path) as simulated:
+        ended = once(tmp_path, simulated.envoy_url, "--check", ENVOY_TOKEN="not.a.token")
+
+    assert ended.returncode == 1
+    failed = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]
+    assert len(failed) == 2
+    assert "fetch another token" in failed[0]
+    assert "MQTT_HOST" in failed[1]

@@ -1,0 +1,108 @@
+"""What ``poller --check`` finds: the gateway, its certificate and clock, what opens it, and what it measures."""
+
+from collections.abc import Iterator
+
+from services.poller.access import no_token, show_what_opens
+from services.poller.certificates import PinStore
+from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Identity, TokenRejected
+from services.poller.reader import GatewayReader
+from services.poller.settings import EnvoySettings, PollerSettings
+from shared.check import Finding, broker_finding
+from shared.readings import Reading
+from shared.topics import Topics
+
+MEASURED = ("production", "consumption", "grid", "battery", "inverter", "energy")
+
+
+def findings(settings: PollerSettings, pins: PinStore) -> Iterator[Finding]:
+    """Yield how each gateway fares, step by step, and the broker."""
+    for gateway in settings.gateways:
+        yield from _gateway_findings(gateway, settings, pins)
+    yield broker_finding(settings.mqtt, Topics(settings.mqtt.base_topic).info("0"))
+
+
+def _gateway_findings(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore) -> Iterator[Finding]:
+    envoy = Envoy(gateway, pins)
+    try:
+        identity = envoy.find()
+    except CertificateChanged as error:
+        yield Finding(ok=False, what=f"certificate of {gateway.host}", text=str(error))
+        return
+    except GatewayError as error:
+        text = f"{error}; is ENVOY_HOST right, and is the gateway in this network?"
+        yield Finding(ok=False, what=f"gateway at {gateway.host}", text=text)
+        return
+    what = f"gateway {identity.serial}"
+    yield Finding(ok=True, what=what, text=f"found at {envoy.base_url}, firmware {identity.firmware}")
+    yield Finding(ok=True, what="certificate", text=_certificate(envoy, identity, gateway, pins))
+    yield _clock(envoy)
+    opens = show_what_opens(envoy, identity, gateway, settings.mqtt)
+    if opens is None:
+        yield Finding(ok=False, what="access", text=no_token(identity))
+        return
+    reader = GatewayReader(envoy, identity)
+    try:
+        readings = reader.read()
+    except TokenRejected as error:
+        text = f"{error}; it does not accept {opens}: "
+        text += "fetch another token" if identity.needs_token else "check ENVOY_USERNAME and ENVOY_PASSWORD"
+        yield Finding(ok=False, what="access", text=text)
+        return
+    except GatewayError as error:
+        yield Finding(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")
+        return
+    yield Finding(ok=True, what="access", text=f"it accepts {opens}")
+    yield from _measured(reader, readings)
+
+
+def _certificate(envoy: Envoy, identity: Identity, gateway: EnvoySettings, pins: PinStore) -> str:
+    if envoy.fingerprint is None:
+        return "none, it speaks plain HTTP, as firmware before 7 does"
+    pinned = (
+        "as ENVOY_CERT_FINGERPRINT says" if gateway.cert_fingerprint else f"as kept in {pins.path(identity.serial)}"
+    )
+    return f"SHA-256 {envoy.fingerprint}, {pinned}; another will be refused"
+
+
+def _clock(envoy: Envoy) -> Finding:
+    offset_s = envoy.clock.offset_s
+    if offset_s is None:
+        return Finding(ok=True, what="clock", text="agrees with ours")
+    if envoy.clock.correction_s:
+        text = f"{offset_s:+d} s off ours; the times of its readings are corrected. Does it reach the internet?"
+        return Finding(ok=True, what="clock", text=text)
+    text = f"{offset_s / 86_400:+.0f} days off ours; its times are kept, as it cannot be known which is wrong. Set both"
+    return Finding(ok=False, what="clock", text=text)
+
+
+def _measured(reader: GatewayReader, readings: list[Reading]) -> Iterator[Finding]:
+    kinds = [reading.kind for reading in readings]
+    sources = dict(source.split("=") for source in reader.info.sources)
+    for kind in MEASURED:
+        count = sum(each.startswith(f"{kind}/") for each in kinds)
+        if count or kind in kinds:
+            source = f" by the {sources[kind]}" if kind in sources else ""
+            yield Finding(ok=True, what=kind, text=f"measured{source}" + (f", {count} of them" if count else ""))
+        else:
+            # Nothing to mend: a house has what it has.
+            yield Finding(ok=kind != "production", what=kind, text=f"not measured: {_why_not(kind, reader)}")
+    meters = sorted({each.split("/")[1] for each in kinds if each.startswith("meter/")})
+    text = ", ".join(meters) or "none whose transformers are fitted and enabled"
+    yield Finding(ok=True, what="meters", text=text)
+    passed_over = [f"{path} {outcome}" for path, outcome in reader.outcomes().items()]
+    if passed_over:
+        yield Finding(ok=True, what="passed over", text="; ".join(passed_over))
+
+
+def _why_not(kind: str, reader: GatewayReader) -> str:
+    match kind:
+        case "production":
+            return "neither meter nor inverters have told anything; has the gateway just started?"
+        case "consumption" | "grid":
+            return "no transformer for it is fitted and enabled"
+        case "battery":
+            return "there is none, or the gateway does not show it to this token"
+        case "inverter":
+            outcomes = reader.outcomes()
+            return f"the list of inverters {outcomes.get('/api/v1/production/inverters', 'was not asked for')}"
+    return "what the gateway counts of the day is known to be wrong"

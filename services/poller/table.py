@@ -1,0 +1,124 @@
+"""The readings of one poll as a table that a person likes to read: ``poller --once --pretty``."""
+
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from shared.messages import GatewayInfo
+from shared.readings import (
+    Batteries,
+    Battery,
+    Consumption,
+    Energy,
+    Grid,
+    Inverter,
+    MeterPhase,
+    MeterValues,
+    Production,
+    Reading,
+)
+
+UNKNOWN = "-"
+
+
+def print_table(info: GatewayInfo, readings: list[Reading], console: Console) -> None:
+    """Print what a gateway measures."""
+    console.print(f"[bold]Gateway {info.serial}[/bold], firmware {info.firmware}; {', '.join(info.sources)}")
+    if info.clock_offset_s is not None:
+        console.print(f"[yellow]its clock is {info.clock_offset_s:+d} s off[/yellow]")
+    for table in (_house(readings), _meters(readings), _inverters(readings)):
+        if table.row_count:
+            console.print(table)
+
+
+def _house(readings: list[Reading]) -> Table:
+    table = Table("", "now", "so far", "", title="House", title_justify="left")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for reading in readings:
+        for row in _rows(reading):
+            table.add_row(*row)
+    return table
+
+
+def _rows(reading: Reading) -> list[tuple[str, ...]]:
+    match reading:
+        case Production():
+            lifetime = watt_hours(reading.energy_lifetime_wh)
+            return [("production", watts(reading.power_w), lifetime, f"by the {reading.source}")]
+        case Consumption():
+            return [("consumption", watts(reading.power_w), watt_hours(reading.energy_lifetime_wh))]
+        case Grid():
+            return [
+                ("import", watts(reading.import_power_w), watt_hours(reading.import_lifetime_wh)),
+                ("export", watts(reading.export_power_w), watt_hours(reading.export_lifetime_wh)),
+            ]
+        case Batteries() | Battery():
+            name = f"  {reading.serial}" if isinstance(reading, Battery) else "batteries"
+            stored = f"{percent(reading.charge_percent)} of {watt_hours(reading.capacity_wh)}"
+            return [(name, watts(reading.power_w), "", stored)]
+        case Energy():
+            days = {"made today": reading.production_today_wh, "used today": reading.consumption_today_wh}
+            return [(name, "", watt_hours(today_wh)) for name, today_wh in days.items() if today_wh is not None]
+    return []
+
+
+def _meters(readings: list[Reading]) -> Table:
+    table = Table("meter", "power", "voltage", "current", "factor", "frequency", title="Meters", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for reading in readings:
+        if isinstance(reading, MeterValues):
+            name = reading.kind.removeprefix("meter/")
+            table.add_row(
+                f"  phase {reading.phase}" if isinstance(reading, MeterPhase) else name,
+                watts(reading.active_power_w),
+                number(reading.voltage_v, "V"),
+                number(reading.current_a, "A"),
+                number(reading.power_factor, "", 2),
+                number(reading.frequency_hz, "Hz", 2),
+            )
+    return table
+
+
+def _inverters(readings: list[Reading]) -> Table:
+    table = Table("inverter", "power", "most", "panel", "temperature", "so far", "reported", title="Inverters")
+    table.title_justify = "left"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for reading in sorted((each for each in readings if isinstance(each, Inverter)), key=lambda each: each.serial):
+        table.add_row(
+            reading.serial,
+            watts(reading.power_w),
+            watts(reading.max_power_w),
+            number(reading.dc_voltage_v, "V"),
+            number(reading.temperature_c, "°C", 0),
+            watt_hours(reading.energy_lifetime_wh),
+            f"{datetime.fromtimestamp(reading.timestamp).astimezone():%Y-%m-%d %H:%M}",
+        )
+    return table
+
+
+def watts(power_w: float | None) -> str:
+    """Return a power as a person says it."""
+    if power_w is None:
+        return UNKNOWN
+    return f"{power_w / 1000:.2f} kW" if abs(power_w) >= 1000 else f"{round(power_w)} W"  # noqa: PLR2004 - a kilo
+
+
+def watt_hours(energy_wh: float | None) -> str:
+    """Return an energy as a person says it."""
+    if energy_wh is None:
+        return UNKNOWN
+    return f"{energy_wh / 1e6:.2f} MWh" if abs(energy_wh) >= 1e6 else f"{energy_wh / 1000:.1f} kWh"  # noqa: PLR2004
+
+
+def percent(share: float | None) -> str:
+    """Return a share."""
+    return UNKNOWN if share is None else f"{share:.0f} %"
+
+
+def number(value: float | None, unit: str, decimals: int = 1) -> str:
+    """Return a number with its unit."""
+    return UNKNOWN if value is None else f"{value:.{decimals}f} {unit}".rstrip()

@@ -1,0 +1,82 @@
+"""Many gateways that answer what one simulated gateway said once: ``python -m benchmarks.many_gateways <count>``.
+
+Each has a port and a serial number of its own; all speak TLS and take any token. Only the meters' times move. It prints
+``ready`` and then a JSON list of addresses.
+"""
+
+import asyncio
+import json
+import re
+import ssl
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from services.simulator.certificate import tls_context
+from services.simulator.envoy_answers import envoy_answer
+from tests.programs import HOST, simulator
+
+PATHS = (
+    "/info",
+    "/api/v1/production",
+    "/production.json",
+    "/ivp/meters",
+    "/ivp/meters/readings",
+    "/ivp/pdm/device_data",
+    "/ivp/ensemble/inventory",
+)
+
+
+def answers(folder: Path) -> dict[str, bytes]:
+    """Return what a simulated gateway answers to each path."""
+    with simulator(folder) as roof:
+        assert roof.gateway is not None
+        model, view = roof.gateway.model, roof.gateway.view()
+        return {path: envoy_answer(model, view, path, "").body for path in PATHS}
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+
+
+async def serve(count: int, bodies: dict[str, bytes], tls: ssl.SSLContext) -> None:
+    """Serve until killed."""
+    urls = []
+    for number in range(count):
+        serial = f"122000{number:06d}".encode()
+        own = bodies | {"/info": re.sub(rb"<sn>\d+</sn>", b"<sn>" + serial + b"</sn>", bodies["/info"])}
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, own: dict[str, bytes] = own) -> None:
+            while line := await _line(reader):
+                while await _line(reader) not in (b"\r\n", b""):
+                    pass
+                path = line.split(b" ")[1].decode() if line.count(b" ") == 2 else ""  # noqa: PLR2004 - GET path HTTP
+                body = own.get(path)
+                if body is None:
+                    writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+                    continue
+                now = str(int(time.time())).encode()
+                body = re.sub(rb'("timestamp":|<time>)\d+', rb"\g<1>" + now, body)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            writer.close()
+
+        server = await asyncio.start_server(talk, HOST, 0, ssl=tls, backlog=16)
+        urls.append(f"https://{HOST}:{server.sockets[0].getsockname()[1]}")
+    print("ready", json.dumps(urls), flush=True)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Make the answers and serve them."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        tls = tls_context(state / "gateways.pem", "122000000000")
+        asyncio.run(serve(int(sys.argv[1]), answers(state), tls))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -166,7 +167,9 @@ class GatewayReader:
 
     @property
     def meters_enabled(self) -> bool:
-        """Whether there are meters to be asked in every poll."""
+        """Whether there are meters to be asked in the next poll."""
+        if self._standing(METER_READINGS.path).not_before > time.monotonic():
+            return False
         return any(is_enabled(details) for details in self._meter_details)
 
     def outcomes(self) -> dict[str, str]:
@@ -293,18 +296,20 @@ class GatewayReader:
 
         Raises:
             GatewayUnavailable: the gateway does not answer.
-            TokenRejected: it refuses the meters.
+            TokenRejected: it refuses the meters, and more.
         """
         meter_readings: tuple[shapes.MeterReading, ...] = ()
         if self.meters_enabled:
             try:
                 meter_readings = self._ask(METER_READINGS)
             except TokenRejected:
-                if self._finished is None or not self._finished.answered:
-                    raise
+                # If this is answered, whatever it is, it is the meters alone that are refused.
+                with suppress(EndpointMissing, BadAnswer):
+                    self._ask(GATEWAY_PRODUCTION)
             except (EndpointMissing, BadAnswer):
-                if self._finished is None:
-                    return []
+                pass
+            if not meter_readings and self._finished is None:
+                return []
         finished, self._finished = self._finished, None
         answers = self._together(meter_readings, finished)
         if finished is not None:

@@ -26,7 +26,7 @@ MOST_BUSY = 0.5
 SPREAD = 0.4
 """The share of the slot over which several gateways are spread."""
 
-SLOW_SHARE = 0.1
+SLOW_SHARE = 0.2
 """The share of the time that everything else takes it."""
 
 

@@ -231,3 +231,18 @@ def test_a_gateway_that_refuses_everything_asks_for_another_token(gateway: Calla
 
     with pytest.raises(TokenRejected):
         reader.read()
+
+
+def test_meters_that_alone_are_refused_cost_the_meters_alone(gateway: Callable[..., Gateway]) -> None:
+    """What else is answered goes on, and no other token is asked for."""
+    envoy, reader = gateway()
+    reader.read()
+    envoy.answers["/ivp/meters/readings"] = (401, b"")
+
+    assert reader.poll() == []
+    assert one(again(reader), Production).source == "meter"
+    assert not reader.meters_enabled
+    envoy.answers = dict.fromkeys(envoy.answers, (401, b""))
+    reader.access_changed()
+    with pytest.raises(TokenRejected):
+        reader.poll()

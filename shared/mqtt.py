@@ -51,6 +51,9 @@ NETWORK_THREAD_ENDS_IN_S = 2.0
 NO_MATCHING_SUBSCRIBERS = 0x10
 SESSION_TAKEN_OVER = 0x8E
 FIRST_FAILURE = 0x80
+NO_LIMIT_BYTES = 2**28 - 1
+"""The largest packet there is in MQTT."""
+
 MOST_WAITING = 60_000
 """Publications kept in memory while the broker is away; MQTT has 65,535 packet identifiers."""
 
@@ -120,6 +123,7 @@ class _State:
     connected: threading.Event = field(default_factory=threading.Event)
     taken_over: bool = False
     last_refusal: str | None = None
+    maximum_packet_bytes: int = NO_LIMIT_BYTES
     acknowledging: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -241,6 +245,11 @@ class Connection:
         return self._state.taken_over
 
     @property
+    def maximum_packet_bytes(self) -> int:
+        """The largest packet that the broker takes; it ends the connection over a larger one."""
+        return self._state.maximum_packet_bytes
+
+    @property
     def waiting(self) -> int:
         """How many publications the broker has not answered yet."""
         return len(self._unanswered)
@@ -314,7 +323,7 @@ class Connection:
         _userdata: object,
         _flags: ConnectFlags,
         reason_code: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         if reason_code.is_failure:
             self._tell_once(f"{reason_code}; check MQTT_USERNAME and MQTT_PASSWORD")
@@ -327,6 +336,7 @@ class Connection:
                 handling = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
             client.subscribe(subscription.topic_filter, options=SubscribeOptions(qos=1, retainHandling=handling))
         self._state.last_refusal = None
+        self._state.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", NO_LIMIT_BYTES)
         self._state.connected.set()
         logger.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
         if self.lasting:

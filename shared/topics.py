@@ -68,6 +68,10 @@ class Topics:
         """Return the topic of a service's own counters and gauges."""
         return f"{self.base}/services/{client_id}/metrics"
 
+    def receipts(self, client_id: str) -> str:
+        """Return the topic on which a sink tells what is stored for good."""
+        return f"{self.base}/services/{client_id}/receipts"
+
     def all_token_requests(self) -> str:
         """Return the filter for the token requests of all gateways."""
         return self.token_request("+")

@@ -1,6 +1,7 @@
 """A real broker and a real Carbon for every test that wants one, and the promise that CI skips nothing."""
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import pytest
 
 from deploy.local.broker import find_mosquitto
 from services.simulator.simulator import Simulator
+from shared.mqtt import Connection, Subscription
 from shared.settings import MqttSettings
 from tests.programs import HOST, Program, free_port, listening, simulator, wait_until
+
+SERIAL = "122012345678"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,3 +75,27 @@ def mqtt(broker: Server) -> Callable[[str], MqttSettings]:
         return MqttSettings(host=HOST, port=broker.port, client_id=client_id)
 
     return settings
+
+
+@pytest.fixture
+def sink(broker: Server, carbon: Server, tmp_path: Path) -> Iterator[Program]:
+    """Yield a running carbon_sink between the broker and Carbon, which settles after two seconds."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "CARBON_HOST": HOST,
+        "CARBON_PORT": str(carbon.port),
+        "CARBON_ALIASES": '{"production.power_w": "stats.gauges.solar.production"}',
+        "CARBON_SETTLE_S": "2",
+        "STATE_DIR": str(tmp_path),
+    }
+    with Program.python("services.carbon_sink", log=tmp_path / "sink.log", environment=environment) as sink:
+        yield sink
+
+
+@pytest.fixture
+def publisher(mqtt: Callable[[str], MqttSettings], sink: Program) -> Iterator[Connection]:
+    """Yield a connection to publish with, once the sink listens: a broker keeps nothing for whom it never met."""
+    filters = [Subscription("enphase/services/carbon-sink/status"), Subscription("enphase/services/+/receipts")]
+    with Connection(mqtt("publisher"), stop=threading.Event(), subscriptions=filters) as connection:
+        wait_until(lambda: getattr(connection.receive(0.1), "payload", b"") == b"online", "the sink is online")
+        yield connection

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import whisper
+
 from services.simulator.settings import SimulatorSettings
 from services.simulator.simulator import Simulator
 
@@ -43,6 +45,20 @@ def listening(port: int) -> bool:
     """Return whether something listens on a port."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
+
+
+def stored(home: Path, path: str, timestamp: int) -> float | None:
+    """Return the value that Whisper holds for a path at a time."""
+    file = home / "graphite" / "whisper" / f"{path.replace('.', '/')}.wsp"
+    if not file.exists():
+        return None
+    (start, _end, step), values = whisper.fetch(str(file), timestamp - 10, timestamp + 10)
+    return dict(zip(range(start, start + step * len(values), step), values, strict=True)).get(timestamp)
+
+
+def now_in_slot() -> int:
+    """Return a recent time that is a slot of the finest archive, so that it is stored as it is."""
+    return int(time.time()) // 10 * 10
 
 
 def simulator(state: Path, **settings: object) -> Simulator:

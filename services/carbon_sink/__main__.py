@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 from services.carbon_sink.carbon import Carbon
+from services.carbon_sink.dead_letters import DeadLetters
 from services.carbon_sink.points import Point
 from services.carbon_sink.service import CarbonSink
 from services.carbon_sink.settings import CarbonSinkSettings
@@ -26,12 +28,13 @@ def main() -> int:
     settings = load(CarbonSinkSettings)
     logs.configure(settings.log.level, settings.log.format)
     stop = lifecycle.stop_on_signals()
+    dead_letters = DeadLetters(settings.state_dir / "carbon_sink" / "dead-letters.jsonl")
     filters = Topics(settings.mqtt.base_topic).all_readings()
     if arguments.dry_run:
         # A client id of its own, and no session: the readings of a sink that runs beside it stay that one's.
         passer_by = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
         connection = Connection(passer_by, stop=stop, subscriptions=map(Subscription, filters), lasting=False)
-        CarbonSink(connection, print_points, settings.carbon).run(stop)
+        CarbonSink(connection, StandardOutput(), settings.carbon, dead_letters).run(stop)
     else:
         connection = Connection(
             settings.mqtt,
@@ -40,15 +43,25 @@ def main() -> int:
             # With the broker's own limit of 20 a batch would never fill.
             receive_maximum=2 * settings.carbon.batch_size,
         )
-        CarbonSink(connection, Carbon(settings.carbon.host, settings.carbon.port).write, settings.carbon).run(stop)
+        CarbonSink(connection, Carbon(settings.carbon.addresses), settings.carbon, dead_letters).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 
-def print_points(points: list[Point]) -> None:
-    """Print points as Carbon's plaintext lines, at once."""
-    for point in points:
-        print(point.path, point.value, point.timestamp)
-    sys.stdout.flush()
+class StandardOutput:
+    """Takes points as Carbon does, and prints them as its plaintext lines."""
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Print points at once."""
+        for point in points:
+            print(point.path, point.value, point.timestamp)
+        sys.stdout.flush()
+
+    def unbroken(self) -> bool:
+        """Return that what is printed is printed."""
+        return True
+
+    def close(self) -> None:
+        """Leave standard output open."""
 
 
 if __name__ == "__main__":

@@ -2,38 +2,60 @@
 
 Carbon acknowledges nothing: what the kernel took may never be read, and the first write to a Carbon that has restarted
 succeeds and is lost. So every batch goes over a connection of its own, whose sending half is then closed; Carbon reads
-to the end before it closes its half, so the end of file that comes back proves that it has read everything (measured
-with carbon 1.1.10). What it has read it keeps in memory for up to a second before it is on disk.
+to the end before it closes its half, so the end of file that comes back proves that it has read everything. What it has
+read it keeps in memory for a while before it writes; a second connection, held open beside, ends when Carbon does, and
+so tells that what was read lately may be lost (both measured with carbon 1.1.10).
 
 Errors::
 
     CarbonUnavailable   the batch may not have been read: send it again
 """
 
+import contextlib
+import logging
 import pickle
+import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from services.carbon_sink.points import Point
+
+logger = logging.getLogger(__name__)
 
 POINTS_A_FRAME = 500
 """Carbon drops frames over 1 MiB unsaid (graphite-project/carbon, lib/carbon/conf.py); 500 points are about 30 kB."""
 
 DEADLINE_S = 10.0
+KEEPALIVE_S = 1
+"""A machine that vanishes sends no end of file: the held connection is probed, three times a second apart."""
 
 
 class CarbonUnavailable(Exception):  # noqa: N818 - what happened
     """Carbon did not read a batch to its end; writing a point twice is harmless, so send it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Carbon:
-    """A Carbon that takes pickles."""
+class Store(Protocol):
+    """Something that takes points, and tells when it may have forgotten some."""
 
-    host: str
-    port: int
+    def write(self, points: Sequence[Point]) -> None:
+        """Return once all points have been read; raise CarbonUnavailable if they may not have been."""
+
+    def unbroken(self) -> bool:
+        """Return whether it is the same one, without a break, as at the first write since this last said False."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Carbon:
+    """The first of several Carbons that answers; the next one is tried only when that one is lost."""
+
+    def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
+        self._addresses = deque(addresses)
+        self._held: socket.socket | None = None
 
     def write(self, points: Sequence[Point]) -> None:
         """Send points and return once Carbon has read them all.
@@ -41,15 +63,58 @@ class Carbon:
         Raises:
             CarbonUnavailable: it may not have.
         """
+        host, port = self._hold()
         try:
-            with socket.create_connection((self.host, self.port), timeout=DEADLINE_S) as connection:
+            with socket.create_connection((host, port), timeout=DEADLINE_S) as connection:
                 for frame in frames(points):
                     connection.sendall(frame)
                 connection.shutdown(socket.SHUT_WR)
                 if connection.recv(1):
-                    raise CarbonUnavailable(f"what listens at {self.host}:{self.port} answers, so it is no Carbon")
+                    raise CarbonUnavailable(f"what listens at {host}:{port} answers, so it is no Carbon")
         except OSError as error:
-            raise CarbonUnavailable(f"Carbon at {self.host}:{self.port}: {error}") from error
+            self.close()
+            self._addresses.rotate(-1)
+            raise CarbonUnavailable(f"Carbon at {host}:{port}: {error}") from error
+
+    def unbroken(self) -> bool:
+        """Return whether the held connection still stands."""
+        if self._held is not None and select.select([self._held], [], [], 0)[0]:
+            # Carbon says nothing of itself: what can be read is the end.
+            self.close()
+        return self._held is not None
+
+    def close(self) -> None:
+        """Let go of the held connection."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _hold(self) -> tuple[str, int]:
+        """Return the address whose connection is held, after opening one if there is none."""
+        failures = []
+        for _address in range(len(self._addresses)):
+            host, port = self._addresses[0]
+            if self._held is not None:
+                return host, port
+            try:
+                self._held = _open_and_probed(host, port)
+                logger.info("Carbon at %s:%d answers", host, port)
+            except OSError as error:
+                failures.append(f"Carbon at {host}:{port}: {error}")
+                self._addresses.rotate(-1)
+        if self._held is None:
+            raise CarbonUnavailable("; ".join(failures))
+        return self._addresses[0]
+
+
+def _open_and_probed(host: str, port: int) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=DEADLINE_S)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    with contextlib.suppress(AttributeError):  # macOS names them otherwise
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    return connection
 
 
 def frames(points: Sequence[Point]) -> Iterator[bytes]:

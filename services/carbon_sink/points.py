@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from shared.readings import Reading
@@ -32,14 +33,20 @@ def points_of(topic: ReadingTopic, reading: Reading, prefix: str, aliases: Mappi
         prefix: what every path begins with.
         aliases: further paths, by ``<kind with dots>.<field>``.
     """
-    kind = _dotted(topic.kind)
     points = []
     for field, value in reading.numbers().items():
-        name = f"{kind}.{field}"
-        points.append(Point(f"{prefix}.{_dotted(topic.source)}.{name}", value, reading.timestamp))
+        name, path = _name_and_path(prefix, topic.source, topic.kind, field)
+        points.append(Point(path, value, reading.timestamp))
         if name in aliases:
             points.append(Point(aliases[name], value, reading.timestamp))
     return points
+
+
+@lru_cache(maxsize=20_000)
+def _name_and_path(prefix: str, source: str, kind: str, field: str) -> tuple[str, str]:
+    """Return a field's name for aliases and its path; the same string each time, as thousands of points hold it."""
+    name = f"{_dotted(kind)}.{field}"
+    return name, f"{prefix}.{_dotted(source)}.{name}"
 
 
 def _dotted(levels: str) -> str:

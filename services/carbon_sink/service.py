@@ -1,7 +1,9 @@
-"""Takes readings from the broker and gives them to Carbon; acknowledges a reading only after Carbon has read it.
+"""Takes readings from the broker and gives them to Carbon.
 
-What Carbon has not read when the sink or the broker dies stays unacknowledged and comes again. While Carbon is away the
-sink holds one batch and takes no more than the broker may send unacknowledged, so the rest waits at the broker.
+A reading is acknowledged to the broker once Carbon has read it, and receipted to its publisher once Carbon must have
+written it. What Carbon has not read when the sink or the broker dies stays unacknowledged and comes again; what it has
+read and may have forgotten is sent again by the sink. While Carbon is away the sink holds what is unsettled and one
+batch, and takes no more than the broker may send unacknowledged, so the rest waits at the broker.
 """
 
 import logging
@@ -9,56 +11,70 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
-from services.carbon_sink.carbon import CarbonUnavailable
+from services.carbon_sink.carbon import CarbonUnavailable, Store
+from services.carbon_sink.dead_letters import DeadLetters
 from services.carbon_sink.points import Point, points_of
 from services.carbon_sink.settings import CarbonSettings
+from services.carbon_sink.settling import Batch, Unsettled, receipts
 from shared.mqtt import Connection, Message
 from shared.payload import InvalidPayload
 from shared.readings import Metrics, reading_from_json
-from shared.topics import UnknownTopic
+from shared.topics import ReadingTopic, UnknownTopic
 
 logger = logging.getLogger(__name__)
 
 METRICS_INTERVAL_S = 10.0
 LONGEST_RETRY_S = 30.0
 LONGEST_WAIT_S = 1.0
-"""A stop is noticed at least this soon."""
+"""A stop, and the end of Carbon, are noticed at least this soon."""
+
+MOST_UNSETTLED_POINTS = 200_000
+"""About 60 MB. More wait at the broker."""
+
+MOST_AHEAD_S = 60
+"""Whisper keeps its slots in a ring: a point of the far future would overwrite one of the past."""
+
+TEN_YEARS_S = 3653 * 86_400
+"""As long as the coarsest archive in deploy/graphite/storage-schemas.conf; Carbon drops what is older."""
 
 MOST_FAULTS_TOLD = 100
-
-Write = Callable[[list[Point]], None]
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Messages and the points made of them, which are written and acknowledged together."""
-
-    messages: list[Message] = field(default_factory=list)
-    points: list[Point] = field(default_factory=list)
-    readings: int = 0
 
 
 class CarbonSink:
     """The work of carbon_sink."""
 
-    def __init__(self, connection: Connection, write: Write, settings: CarbonSettings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        store: Store,
+        settings: CarbonSettings,
+        dead_letters: DeadLetters,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Prepare the work.
 
         Args:
             connection: to the broker, subscribed to all readings.
-            write: sends points and raises CarbonUnavailable if they may not have been read.
-            settings: what paths look like, and how much is written at once.
+            store: takes the points.
+            settings: what paths look like, how much is written at once, and when it is settled.
+            dead_letters: keeps what can never be stored.
+            clock: epoch seconds.
         """
         self._connection = connection
-        self._write = write
+        self._store = store
         self._settings = settings
-        self._counters: Counter[str] = Counter(readings_delivered=0, points_written=0, invalid_messages=0)
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._unsettled = Unsettled(settings.settle_s)
+        self._in_doubt = False
+        self._counters: Counter[str] = Counter(
+            readings_delivered=0, readings_receipted=0, points_written=0, points_sent_again=0, invalid_messages=0
+        )
         self._faults_told: set[str] = set()
         self._next_metrics_at = time.monotonic()
 
@@ -66,48 +82,65 @@ class CarbonSink:
         """Write readings until told to stop."""
         with self._connection:
             while not stop.is_set():
-                batch = self._collect()
-                if batch.points and not self._written(batch.points, stop):
-                    return
-                self._counters["points_written"] += len(batch.points)
-                self._counters["readings_delivered"] += batch.readings
-                for message in batch.messages:
+                if self._unsettled.points > MOST_UNSETTLED_POINTS and not self._in_doubt:
+                    stop.wait(LONGEST_WAIT_S)
+                    self._settle()
+                    continue
+                messages, batch = self._collect()
+                if (batch.points or self._in_doubt) and not self._written(batch, stop):
+                    break
+                for message in messages:
                     self._connection.acknowledge(message)
+                self._settle()
                 self._publish_metrics()
+        self._store.close()
 
-    def _collect(self) -> _Batch:
+    def _collect(self) -> tuple[list[Message], Batch]:
         """Return what came within the flush time after the first message, a batch's size at most."""
-        batch = _Batch()
+        messages: list[Message] = []
+        batch = Batch()
         ends_at = time.monotonic() + LONGEST_WAIT_S
         while len(batch.points) < self._settings.batch_size and (left_s := ends_at - time.monotonic()) > 0:
             message = self._connection.receive(left_s)
             if not isinstance(message, Message) or message.generation != self._connection.generation:
                 # Messages of a lost connection come again on the next one.
                 continue
-            if not batch.messages:
+            if not messages:
                 ends_at = time.monotonic() + self._settings.flush_s
-            batch.messages.append(message)
+            messages.append(message)
             if points := self._points(message):
                 batch.points += points
-                batch.readings += 1
-        return batch
+                if row := _journal_row(message):
+                    batch.rows.append(row)
+                self._counters["readings_delivered"] += 1
+        return messages, batch
 
     def _points(self, message: Message) -> list[Point]:
         try:
             topic = self._connection.topics.parse_reading(message.topic)
-            reading = reading_from_json(topic.kind, message.payload)
+            return self._points_in_time(topic, message.payload)
         except (UnknownTopic, InvalidPayload) as error:
             self._counters["invalid_messages"] += 1
-            if (fault := str(error)) not in self._faults_told and len(self._faults_told) < MOST_FAULTS_TOLD:
+            fault = str(error)
+            self._dead_letters.keep(message.topic, message.payload, fault)
+            if fault not in self._faults_told and len(self._faults_told) < MOST_FAULTS_TOLD:
                 self._faults_told.add(fault)
                 logger.warning(
                     "passed over a message on %s: %s; further ones like it are only counted", message.topic, fault
                 )
             return []
+
+    def _points_in_time(self, topic: ReadingTopic, payload: bytes) -> list[Point]:
+        reading = reading_from_json(topic.kind, payload)
+        ahead_s = reading.timestamp - self._clock()
+        if ahead_s > MOST_AHEAD_S:
+            raise InvalidPayload("timestamp: more than a minute in the future; is the gateway's clock right, and ours?")
+        if ahead_s < -TEN_YEARS_S:
+            raise InvalidPayload("timestamp: more than ten years ago")
         return points_of(topic, reading, self._settings.prefix, self._settings.aliases)
 
-    def _written(self, points: list[Point], stop: threading.Event) -> bool:
-        """Return True once the points are written, False if told to stop before."""
+    def _written(self, batch: Batch, stop: threading.Event) -> bool:
+        """Return True once the batch is written and all that was in doubt again, False if told to stop before."""
         started = time.monotonic()
 
         def tell_once(attempt: RetryCallState) -> None:
@@ -123,17 +156,57 @@ class CarbonSink:
             reraise=True,
         )
         try:
-            retrying(self._write, points)
+            retrying(self._write, batch)
         except CarbonUnavailable:
             return False
         if retrying.statistics["attempt_number"] > 1:
             logger.info("Carbon answers again after %.0f s", time.monotonic() - started)
         return True
 
+    def _write(self, batch: Batch) -> None:
+        try:
+            if self._in_doubt:
+                self._write_again()
+            if batch.points:
+                self._store.write(batch.points)
+                self._unsettled.add(batch, time.monotonic())
+                self._counters["points_written"] += len(batch.points)
+        except CarbonUnavailable:
+            self._in_doubt = True
+            raise
+
+    def _write_again(self) -> None:
+        """Send everything unsettled again, oldest first."""
+        for batch in self._unsettled:
+            self._store.write(batch.points)
+            batch.read_at = time.monotonic()
+            self._counters["points_sent_again"] += len(batch.points)
+        self._in_doubt = False
+
+    def _settle(self) -> None:
+        """Receipt what must be on disk by now, or begin to doubt."""
+        if self._in_doubt or not self._store.unbroken():
+            if self._unsettled.points and not self._in_doubt:
+                logger.warning("Carbon has ended or restarted; sending %d points again", self._unsettled.points)
+            self._in_doubt = self._unsettled.points > 0
+            return
+        settled = self._unsettled.settle(time.monotonic())
+        for receipt in receipts(settled):
+            self._connection.publish(self._connection.topics.receipts(self._connection.client_id), receipt.to_json())
+        self._counters["readings_receipted"] += sum(len(batch.rows) for batch in settled)
+
     def _publish_metrics(self) -> None:
-        if (now := time.monotonic()) >= self._next_metrics_at and self._connection.lasting:
-            self._next_metrics_at = now + METRICS_INTERVAL_S
-            metrics = Metrics(
-                timestamp=int(time.time()), **{name: float(count) for name, count in self._counters.items()}
-            )
-            self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())
+        if (now := time.monotonic()) < self._next_metrics_at or not self._connection.lasting:
+            return
+        self._next_metrics_at = now + METRICS_INTERVAL_S
+        gauges = {"points_unsettled": self._unsettled.points}
+        metrics = Metrics(
+            timestamp=int(self._clock()), **{name: float(count) for name, count in (self._counters | gauges).items()}
+        )
+        self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())
+
+
+def _journal_row(message: Message) -> tuple[str, int] | None:
+    """Return the journal and the row that a reading came from, if its publisher keeps one."""
+    journal, sequence = (message.user_properties.get(name, "") for name in ("journal", "sequence"))
+    return (journal, int(sequence)) if journal and sequence.isdecimal() else None

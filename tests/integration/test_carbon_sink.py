@@ -1,55 +1,12 @@
 """What carbon_sink promises, between a real Mosquitto and a real Carbon with real Whisper files."""
 
-import json
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-import whisper
-
-from shared.mqtt import Connection, Subscription
+from shared.mqtt import Connection
 from shared.readings import Grid, Inverter, Production
-from shared.settings import MqttSettings
-from tests.conftest import Server
-from tests.programs import HOST, Program, wait_until
-
-Settings = Callable[[str], MqttSettings]
-SERIAL = "122012345678"
-
-
-@pytest.fixture
-def sink(broker: Server, carbon: Server, tmp_path: Path) -> Iterator[Program]:
-    """Yield a running carbon_sink between the broker and Carbon."""
-    environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": HOST, "CARBON_PORT": str(carbon.port)}
-    environment["CARBON_ALIASES"] = json.dumps({"production.power_w": "stats.gauges.solar.production"})
-    with Program.python("services.carbon_sink", log=tmp_path / "sink.log", environment=environment) as sink:
-        yield sink
-
-
-@pytest.fixture
-def publisher(mqtt: Settings, sink: Program) -> Iterator[Connection]:
-    """Yield a connection to publish with, once the sink listens: a broker keeps nothing for whom it never met."""
-    online = Subscription("enphase/services/carbon-sink/status")
-    with Connection(mqtt("publisher"), stop=threading.Event(), subscriptions=[online]) as connection:
-        wait_until(lambda: getattr(connection.receive(0.1), "payload", b"") == b"online", "the sink is online")
-        yield connection
-
-
-def stored(home: Path, path: str, timestamp: int) -> float | None:
-    """Return the value that Whisper holds for a path at a time."""
-    file = home / "graphite" / "whisper" / f"{path.replace('.', '/')}.wsp"
-    if not file.exists():
-        return None
-    (start, _end, step), values = whisper.fetch(str(file), timestamp - 10, timestamp + 10)
-    return dict(zip(range(start, start + step * len(values), step), values, strict=True)).get(timestamp)
-
-
-def now_in_slot() -> int:
-    """Return a recent time that is a slot of the finest archive, so that it is stored as it is."""
-    return int(time.time()) // 10 * 10
+from tests.conftest import SERIAL, Server
+from tests.programs import Program, now_in_slot, stored, wait_until
 
 
 def test_a_reading_is_stored_exactly_where_its_timestamp_says(publisher: Connection, tmp_path: Path) -> None:

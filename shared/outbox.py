@@ -1,0 +1,280 @@
+"""Publishes what a journal holds until it is known to be stored.
+
+One thread owns the journal; others hand it readings and messages. A reading goes out once it is on disk: on its kind's
+``readings/`` topic if it is the newest of its kind, otherwise, and whenever it is sent again, on ``history/``, so that
+``readings/`` never goes back in time. Fresh readings always go before old ones.
+
+A row leaves the journal when the sink's receipt for it comes. If none comes in time while the sink is online, it is
+published again. Without a sink to wait for, the broker's successful acknowledgement counts.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, Field
+
+from shared.journal import Journal, JournalFull
+from shared.messages import ONLINE, Receipt
+from shared.mqtt import Connection, Message, Publication, Subscription
+from shared.payload import InvalidPayload
+from shared.readings import Name, Reading
+from shared.settings import Section
+from shared.topics import Topics
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 20
+"""Publications that the broker has not answered; paho knows no limit of the broker's, and Mosquitto's is 20."""
+
+OLD_IN_WINDOW = 10
+"""Of these, old readings at most, so that a fresh one finds room at once."""
+
+MOST_PROPERTY_BYTES = 200
+"""User properties, content type and MQTT's own bytes around a payload and its topic."""
+
+LONGEST_RANGE = 1_000_000
+"""A receipt's range is not believed to be longer: it is counted through."""
+
+LONGEST_WAIT_S = 1.0
+LOOK_AFTER_S = 10.0
+"""How often old rows are given up and missing receipts looked for."""
+
+
+NO_SINK = "none"
+
+
+class JournalSettings(Section):
+    """How readings are kept until they are stored."""
+
+    # systemd sets JOURNAL_STREAM.
+    model_config = ConfigDict(extra="ignore")
+
+    receipts_from: Name = Field(
+        "carbon-sink", description=f"whose receipt ends a reading's stay; '{NO_SINK}': the broker's word will do"
+    )
+    resend_after_s: float = Field(120.0, ge=1, description="seconds without a receipt after which it is sent again")
+    keep_days: float = Field(7.0, gt=0, description="days that a reading without a receipt is kept")
+    max_mb: float = Field(256.0, ge=1, description="megabytes that such readings may take")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    serial: str
+    readings: Sequence[Reading]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    sequence: int
+    publication: Publication | None
+    """None if the connection was closed before the broker answered."""
+
+
+class Outbox:
+    """The readings of one publisher on their way."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        path: Path,
+        settings: JournalSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare the outbox; :meth:`run` opens the journal.
+
+        Args:
+            connection: to the broker, with :func:`subscriptions` among its own.
+            path: the journal.
+            settings: how long to keep and when to send again.
+            clock: epoch seconds.
+        """
+        self._connection = connection
+        self._path = path
+        self._settings = settings
+        self._clock = clock
+        self._events: queue.SimpleQueue[_Taken | _Answered | Message] = queue.SimpleQueue()
+        self._fresh: deque[deque[int]] = deque()
+        """Rows never published yet, a poll's together."""
+        self._old: deque[int] = deque()
+        """Rows that may have been published before, perhaps by an earlier process."""
+        self._in_flight: dict[int, bool] = {}
+        """By row number, whether it is an old one."""
+        self._unreceipted: dict[int, float] = {}
+        """By row number, when the broker took it, on the monotonic clock; oldest first."""
+        self._sink_online_since: float | None = None
+        self._look_at = 0.0
+        self._depth = 0
+        self._oldest_taken_at: float | None = None
+        self.counters: Counter[str] = Counter(
+            readings_taken=0, readings_receipted=0, readings_sent_again=0, readings_given_up=0, readings_unjournalled=0
+        )
+
+    def take(self, serial: str, readings: Sequence[Reading]) -> None:
+        """Take in the readings of a poll; from any thread."""
+        self._events.put(_Taken(serial, readings))
+
+    def hear(self, message: Message) -> None:
+        """Take in a message of the sink's; from any thread."""
+        self._events.put(message)
+
+    def gauges(self) -> dict[str, float]:
+        """Return what a person wants to know of the journal, as of the last look."""
+        oldest_s = self._clock() - self._oldest_taken_at if self._oldest_taken_at is not None else 0.0
+        return {"journal_rows": float(self._depth), "oldest_unreceipted_s": max(0.0, round(oldest_s, 1))}
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish until told to stop, and then what can still be handed over; owns the journal meanwhile.
+
+        Raises:
+            JournalInUse: another process has the journal.
+        """
+        with Journal(self._path, keep_days=self._settings.keep_days, most_mb=self._settings.max_mb) as journal:
+            self._old.extend(journal.sequences())
+            if self._old:
+                logger.info("%d readings of an earlier run are not receipted yet", len(self._old))
+            while not stop.is_set():
+                self._handle_events(journal, LONGEST_WAIT_S)
+                self._publish_waiting(journal)
+                self._look_after(journal)
+            self._handle_events(journal, 0.0)
+            self._publish_waiting(journal)
+
+    def _handle_events(self, journal: Journal, timeout_s: float) -> None:
+        try:
+            event = self._events.get(timeout=timeout_s) if timeout_s else self._events.get_nowait()
+            while True:
+                self._handle(journal, event)
+                event = self._events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _handle(self, journal: Journal, event: _Taken | _Answered | Message) -> None:
+        match event:
+            case _Taken(serial, readings):
+                self._journal(journal, serial, readings)
+            case _Answered(sequence, publication):
+                self._answered(journal, sequence, publication)
+            case Message() as message:
+                self._hear(journal, message)
+
+    def _journal(self, journal: Journal, serial: str, readings: Sequence[Reading]) -> None:
+        self.counters["readings_taken"] += len(readings)
+        try:
+            self._fresh.append(deque(journal.add(serial, readings, self._clock())))
+        except JournalFull as error:
+            if not self.counters["readings_unjournalled"]:
+                logger.error("readings go out without being kept: %s; make room", error)  # noqa: TRY400
+            self.counters["readings_unjournalled"] += len(readings)
+            for reading in readings:
+                topic = self._connection.topics.reading(serial, reading.kind)
+                self._connection.publish(topic, reading.to_json(), retain=True)
+
+    def _publish_waiting(self, journal: Journal) -> None:
+        while self._connection.connected and len(self._in_flight) < WINDOW:
+            if self._fresh:
+                # After an outage many polls wait: the newest is news, and goes first.
+                newest_poll = self._fresh[-1]
+                if newest_poll:
+                    self._publish(journal, newest_poll.popleft(), old=False)
+                else:
+                    self._fresh.pop()
+            elif self._old and sum(self._in_flight.values()) < OLD_IN_WINDOW:
+                self._publish(journal, self._old.popleft(), old=True)
+            else:
+                return
+
+    def _publish(self, journal: Journal, sequence: int, *, old: bool) -> None:
+        """Publish a row that is still in the journal; where one of its kind is newer, or it is old, as late."""
+        for row in journal.rows([sequence]):
+            topics = self._connection.topics
+            late = old or not journal.is_newest(row)
+            topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
+            if len(row.payload) + len(topic) + MOST_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
+                logger.error("row %d is larger than the broker takes; it stays in %s", sequence, self._path)
+                return
+            self.counters["readings_sent_again"] += old
+            self._in_flight[sequence] = old
+            answer = self._connection.publish(
+                topic,
+                row.payload,
+                retain=not late,
+                user_properties={"journal": journal.name, "sequence": str(sequence)},
+            )
+            answer.add_done_callback(lambda done: self._events.put(_Answered(sequence, _publication(done))))
+
+    def _answered(self, journal: Journal, sequence: int, publication: Publication | None) -> None:
+        self._in_flight.pop(sequence, None)
+        if publication is None:
+            return
+        if self._settings.receipts_from == NO_SINK and publication.reached_a_subscriber:
+            self._removed(journal, ((sequence, sequence),))
+        else:
+            self._unreceipted[sequence] = time.monotonic()
+
+    def _hear(self, journal: Journal, message: Message) -> None:
+        topics, sink = self._connection.topics, self._settings.receipts_from
+        if message.topic == topics.service_status(sink):
+            online = message.payload == ONLINE
+            if not online:
+                self._sink_online_since = None
+            elif self._sink_online_since is None:
+                self._sink_online_since = time.monotonic()
+        elif message.topic == topics.receipts(sink):
+            try:
+                receipt = Receipt.from_json(message.payload)
+            except InvalidPayload as error:
+                logger.warning("passed over a receipt: %s", error)
+                return
+            if receipt.journal == journal.name:
+                self._removed(journal, receipt.sequences)
+
+    def _removed(self, journal: Journal, ranges: Sequence[tuple[int, int]]) -> None:
+        self.counters["readings_receipted"] += journal.remove(ranges)
+        for first, last in ranges:
+            for sequence in range(first, min(last, first + LONGEST_RANGE) + 1):
+                self._unreceipted.pop(sequence, None)
+
+    def _look_after(self, journal: Journal) -> None:
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_AFTER_S
+        if given_up := journal.give_up_old(self._clock()):
+            self.counters["readings_given_up"] += given_up
+            logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
+        self._send_again(now)
+        self._depth, self._oldest_taken_at = journal.depth(), journal.oldest_taken_at()
+
+    def _send_again(self, now: float) -> None:
+        """Line up for another publication what was not receipted in time while the sink was there to do it."""
+        long_ago = now - self._settings.resend_after_s
+        sink_was_there = self._sink_online_since is not None and self._sink_online_since <= long_ago
+        if self._settings.receipts_from != NO_SINK and not sink_was_there:
+            return
+        again = []
+        for sequence, published_at in self._unreceipted.items():
+            if published_at > long_ago:
+                break
+            again.append(sequence)
+        for sequence in again:
+            del self._unreceipted[sequence]
+        self._old.extend(again)
+
+
+def subscriptions(topics: Topics, settings: JournalSettings) -> list[Subscription]:
+    """Return what the outbox must hear: whether the sink is there, and its receipts."""
+    if settings.receipts_from == NO_SINK:
+        return []
+    sink = settings.receipts_from
+    return [Subscription(topics.service_status(sink)), Subscription(topics.receipts(sink))]
+
+
+def _publication(answer: Future[Publication]) -> Publication | None:
+    return None if answer.exception() else answer.result()

@@ -1,0 +1,149 @@
+"""A whole house for the fault suite: gateway, poller, broker, sink and Carbon, each a process that can be hurt.
+
+The oracle of each test: *conservation* (each reading that the gateway served is in Whisper at its time with its value),
+*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes).
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import whisper
+
+from services.simulator.simulator import Simulator
+from tests.conftest import Server
+from tests.programs import HOST, Program, free_port, simulator, wait_until
+
+DAY_S = 86_400
+LATENESS_S = 90.0
+"""In which everything must have arrived once nothing is hurt any more."""
+
+
+class House:
+    """Everything between the roof and the disk, and the judge of what arrives."""
+
+    def __init__(self, state: Path, roof: Simulator, running: ExitStack) -> None:
+        self.state = state
+        self.roof = roof
+        self._running = running
+        self.broker = self._server("deploy.local.broker", "MQTT_PORT")
+        self.carbon = self._server("deploy.local.carbon", "CARBON_PORT")
+        self._keep_every_second()
+        self.sink = self._service("services.carbon_sink", {"CARBON_SETTLE_S": "3"})
+        self.poller = self._service(
+            "services.poller",
+            {
+                "ENVOY_HOST": roof.envoy_url,
+                "ENVOY_TOKEN": roof.token(),
+                "POLL_INTERVAL_S": "1",
+                "JOURNAL_RESEND_AFTER_S": "8",
+            },
+        )
+
+    @property
+    def path(self) -> str:
+        """The series that is judged."""
+        return f"enphase.{self.roof.serial}.grid.power_w"
+
+    def start(self) -> None:
+        """Start everything, the sink before the poller: a broker keeps nothing for whom it never met."""
+        for program in (self.broker, self.carbon, self.sink):
+            self._running.enter_context(program)
+        wait_until(lambda: "connected to the broker" in self.sink.output, "the sink is connected")
+        self._running.enter_context(self.poller)
+        wait_until(self.stored, f"a first reading; {self.poller.output}")
+
+    def served(self) -> dict[int, float]:
+        """Return every reading of the grid that the gateway has served."""
+        served = {}
+        for answer in self.roof.ledger.served(server="envoy", path="/ivp/meters/readings"):
+            if answer["status"] == 200:
+                _production, net = json.loads(str(answer["body"]))[:2]
+                served[net["timestamp"]] = net["activePower"]
+        return served
+
+    def stored(self) -> dict[int, float]:
+        """Return what is in the Whisper file."""
+        (start, _end, step), values = whisper.fetch(str(self._file), 0)
+        times = range(start, start + step * len(values), step)
+        return {time: value for time, value in zip(times, values, strict=True) if value is not None}
+
+    def poll_on(self, readings: int) -> None:
+        """Wait until the gateway has served so many readings more."""
+        target = len(self.served()) + readings
+        wait_until(lambda: len(self.served()) >= target, f"{readings} polls; {self.poller.output[-2000:]}")
+
+    def everything_arrives(self, *, but: int = 0) -> None:
+        """Fail unless all that was served so far is stored in time, and nothing else is.
+
+        Args:
+            but: how many readings may be missing: those whose poll was under way when the poller was killed.
+        """
+        self.poll_on(2)
+        served = self.served()
+        last = max(served)
+
+        def missing() -> set[int]:
+            return {time for time in served if time <= last} - self.stored().keys()
+
+        wait_until(lambda: len(missing()) <= but, f"all but {but} of {len(served)} readings", LATENESS_S)
+        everything = self.served()
+        wrong = {time: value for time, value in self.stored().items() if everything.get(time) != value}
+        assert wrong == {}
+
+    @property
+    def _file(self) -> Path:
+        return self.state / "graphite" / "whisper" / f"{self.path.replace('.', '/')}.wsp"
+
+    def _keep_every_second(self) -> None:
+        # Ten-second slots would hide all but one of ten readings.
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        whisper.create(str(self._file), [(1, DAY_S)])
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "MQTT_PORT": str(self.broker.port),
+            "CARBON_HOST": HOST,
+            "CARBON_PORT": str(self.carbon.port),
+            "STATE_DIR": str(self.state),
+        }
+
+    def _server(self, module: str, port_setting: str) -> Server:
+        port = free_port()
+        log = self.state / f"{module}.log"
+        server = Server.python(module, log=log, environment={port_setting: str(port), "STATE_DIR": str(self.state)})
+        server.port = port
+        return server
+
+    def _service(self, module: str, environment: Mapping[str, str]) -> Program:
+        return Program.python(
+            module, log=self.state / f"{module}.log", environment=self._environment() | dict(environment)
+        )
+
+
+@contextmanager
+def standing_house(state: Path) -> Iterator[House]:
+    """Yield a house in which readings arrive."""
+    with ExitStack() as running:
+        roof = running.enter_context(simulator(state, model="metered-single", inverters=2))
+        house = House(state, roof, running)
+        house.start()
+        yield house
+
+
+def pause(seconds: float) -> None:
+    """Let a fault last."""
+    threading.Event().wait(seconds)
+
+
+def memory_mb(program: Program) -> float:
+    """Return the memory that a program holds, in MB."""
+    lines = Path(f"/proc/{program.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
+
+
+def open_files(program: Program) -> int:
+    """Return how many files and sockets a program holds open."""
+    return sum(1 for _file in Path(f"/proc/{program.process.pid}/fd").iterdir())

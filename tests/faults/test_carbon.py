@@ -1,0 +1,315 @@
+"""Rows C and S of the fault matrix: Carbon and the sink killed, stopped, cut off and poisoned.
+
+Each ends with the oracle: what was published is in Whisper at its time with its value, nothing else is, and a fresh
+reading passes.
+"""
+
+import contextlib
+import json
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from shared.messages import Receipt
+from shared.mqtt import Connection, Message
+from shared.readings import Production
+from tests.conftest import SERIAL, Server
+from tests.programs import HOST, Program, free_port, now_in_slot, stored, wait_until
+
+PATH = f"enphase.{SERIAL}.production.power_w"
+COUNT = 60
+
+
+class Roof:
+    """Publishes readings, remembers each, and judges what is stored."""
+
+    def __init__(self, publisher: Connection, home: Path) -> None:
+        self._publisher = publisher
+        self._home = home
+        self._begin = now_in_slot() - 20_000
+        self.published: dict[int, float] = {}
+        self.receipted: set[int] = set()
+
+    def publish(self, count: int, pause_s: float = 0.0) -> None:
+        """Publish so many readings, each with a value of its own."""
+        for _reading in range(count):
+            number = len(self.published)
+            timestamp, power_w = self._begin + 10 * number, number + 0.25
+            reading = Production(timestamp=timestamp, power_w=power_w, source="meter")
+            topic = self._publisher.topics.history(SERIAL, reading.kind)
+            self.published[timestamp] = power_w
+            self._publisher.publish(
+                topic, reading.to_json(), user_properties={"journal": "roof", "sequence": str(number)}
+            ).result(30)
+            threading.Event().wait(pause_s)
+
+    def all_is_stored(self) -> None:
+        """Fail unless all that was published is stored as it was, and a fresh reading passes."""
+        self.publish(1)
+        for timestamp, power_w in self.published.items():
+            wait_until(lambda: stored(self._home, PATH, timestamp) == power_w, f"{power_w} at {timestamp}")  # noqa: B023
+        for timestamp in range(self._begin - 100, self._begin + 10 * len(self.published) + 100, 10):
+            assert stored(self._home, PATH, timestamp) == self.published.get(timestamp)
+
+    def all_is_receipted(self) -> None:
+        """Fail unless each reading is receipted."""
+
+        def heard() -> bool:
+            message = self._publisher.receive(0.05)
+            if isinstance(message, Message):
+                self._publisher.acknowledge(message)
+                if message.topic.endswith("/receipts"):
+                    for first, last in Receipt.from_json(message.payload).sequences:
+                        self.receipted |= set(range(first, last + 1))
+            return len(self.receipted) == len(self.published)
+
+        wait_until(heard, "a receipt for each reading")
+
+
+@pytest.fixture
+def roof(publisher: Connection, tmp_path: Path) -> Roof:
+    """Return a roof whose readings go through the sink."""
+    return Roof(publisher, tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_c1_carbon_killed_with_points_in_memory(roof: Roof, carbon: Server, seed: int) -> None:
+    """What Carbon had read and not written is sent again when it is back."""
+    roof.publish(COUNT)
+    threading.Event().wait(random.Random(seed).uniform(0, 1.5))
+
+    carbon.kill()
+    carbon.start()
+
+    roof.all_is_stored()
+    roof.all_is_receipted()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_c2_carbon_told_to_stop_with_points_in_memory(roof: Roof, carbon: Server, seed: int) -> None:
+    """A SIGTERM loses what Carbon holds just as well; it is sent again."""
+    roof.publish(COUNT)
+    threading.Event().wait(random.Random(seed).uniform(0, 1.0))
+
+    carbon.stop()
+    carbon.start()
+
+    roof.all_is_stored()
+
+
+def test_c1_carbon_killed_again_while_points_are_sent_again(roof: Roof, carbon: Server) -> None:
+    """Doubt that comes on top of doubt forgets nothing."""
+    roof.publish(COUNT)
+    for _kill in range(3):
+        carbon.kill()
+        roof.publish(5)
+        carbon.start()
+        roof.publish(5)
+
+    roof.all_is_stored()
+
+
+def test_c1_carbon_away_for_longer_than_it_takes_to_settle(roof: Roof, carbon: Server) -> None:
+    """What was unsettled when Carbon went is unsettled when it comes back, however long that takes."""
+    roof.publish(COUNT)
+    carbon.kill()
+    threading.Event().wait(3.0)  # the fixture's sink settles after two
+
+    carbon.start()
+
+    roof.all_is_stored()
+
+
+def test_c3_carbon_that_reads_no_more_is_not_believed(roof: Roof, carbon: Server, sink: Program) -> None:
+    """A stopped Carbon accepts connections and reads nothing: no reading is acknowledged on its word."""
+    roof.publish(1)
+    roof.all_is_stored()
+    carbon.process.send_signal(signal.SIGSTOP)
+    try:
+        roof.publish(COUNT)
+        wait_until(lambda: "timed out" in sink.output, "the sink gives up on the proof")
+    finally:
+        carbon.process.send_signal(signal.SIGCONT)
+
+    roof.all_is_stored()
+
+
+def test_c5_carbon_restarted_under_an_idle_sink(roof: Roof, carbon: Server) -> None:
+    """The first batch after a restart is not lost to a dead connection."""
+    roof.publish(1)
+    roof.all_is_stored()
+    carbon.kill()
+    carbon.start()
+
+    roof.all_is_stored()
+
+
+def test_c6_a_connection_reset_in_the_middle_of_a_batch(
+    broker: Server, carbon: Server, tmp_path: Path, publisher: Connection, sink: Program
+) -> None:
+    """A batch that was cut off is sent again."""
+    sink.stop()
+    with CuttingProxy(carbon.port) as proxy:
+        environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
+        with Program.python("services.carbon_sink", log=tmp_path / "cut.log", environment=environment) as cut_off:
+            roof = Roof(publisher, tmp_path)
+            proxy.cut_after(300)
+            roof.publish(COUNT)
+            wait_until(lambda: proxy.cuts > 2, f"some cuts; {cut_off.output}")
+            proxy.cut_after(None)
+
+            roof.all_is_stored()
+
+
+def test_c9_values_that_would_spoil_a_batch_never_reach_it(roof: Roof, publisher: Connection, tmp_path: Path) -> None:
+    """NaN, infinity, huge integers and times out of range are kept as dead letters; their neighbours are stored."""
+    topic = publisher.topics.history(SERIAL, "production")
+    now = int(time.time())
+    spoilt = [
+        (f"{now}", "NaN"),
+        (f"{now}", "1e999"),
+        (f"{now}", "1" + "0" * 400),
+        (f"{now * 1000}", "1"),
+        (f"{now + 86_400}", "1"),
+        ("1", "1"),
+        ("-1", "1"),
+        (f"{now}.5", "1"),
+        ('"now"', "1"),
+    ]
+    poison = [f'{{"timestamp": {timestamp}, "power_w": {power_w}, "source": "meter"}}' for timestamp, power_w in spoilt]
+    for payload in poison:
+        roof.publish(3)
+        publisher.publish(topic, payload.encode()).result(10)
+
+    roof.all_is_stored()
+    kept = (tmp_path / "carbon_sink" / "dead-letters.jsonl").read_text().splitlines()
+    assert [json.loads(line)["payload"] for line in kept] == [payload[:1000] for payload in poison]
+
+
+def test_s1_sink_killed_in_the_middle_of_batches(roof: Roof, sink: Program) -> None:
+    """What it had not acknowledged comes again to its successor."""
+    for _kill in range(4):
+        roof.publish(15)
+        sink.kill()
+        sink.start()
+
+    roof.all_is_stored()
+
+
+def test_s2_poison_between_readings_is_never_delivered_for_ever(
+    roof: Roof, publisher: Connection, sink: Program
+) -> None:
+    """Each message that is no reading is passed over once, also after a restart."""
+    for rubbish in (b"", b"<html>", b"[" * 100_000, b"\xff", b'{"timestamp": 1}'):
+        publisher.publish(publisher.topics.reading(SERIAL, "grid"), rubbish).result(10)
+        roof.publish(2)
+    roof.all_is_stored()
+    told = sink.output.count("passed over")
+    sink.stop()
+    sink.start()
+
+    roof.all_is_stored()
+    assert sink.output.count("passed over") == told
+
+
+def test_s3_broker_that_lost_its_memory_with_a_batch_pending(
+    roof: Roof, broker: Server, carbon: Server, publisher: Connection, sink: Program, tmp_path: Path
+) -> None:
+    """Acknowledgements of the lost session are thrown away: none of them hits a new message of the same number."""
+    carbon.kill()
+    roof.publish(5)
+    wait_until(lambda: "readings wait at the broker" in sink.output, "a batch is pending")
+    broker.kill()
+    for memory in tmp_path.rglob("mosquitto.db"):
+        memory.unlink()
+    broker.start()
+    wait_until(lambda: sink.output.count("connected to the broker") == 2, "the sink is back")
+    wait_until(lambda: publisher.connected, "the publisher is back")
+    carbon.start()
+
+    roof.publish(20)
+
+    roof.all_is_stored()
+
+
+def test_several_carbons_the_next_one_is_used_when_the_first_is_lost(
+    broker: Server, carbon: Server, publisher: Connection, sink: Program, tmp_path: Path
+) -> None:
+    """CARBON_HOST with two addresses: readings go to the first that answers, unsettled ones again to the next."""
+    sink.stop()
+    other_home = tmp_path / "other"
+    other_home.mkdir()
+    other = Server.python(
+        "deploy.local.carbon",
+        log=tmp_path / "other.log",
+        environment={"CARBON_PORT": str(port := free_port()), "STATE_DIR": str(other_home)},
+    )
+    other.port = port
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "CARBON_HOST": f"{HOST}:{carbon.port}, {HOST}:{port}",
+        "STATE_DIR": str(tmp_path),
+    }
+    with other, Program.python("services.carbon_sink", log=tmp_path / "two.log", environment=environment):
+        roof = Roof(publisher, other_home)
+        roof.publish(20)
+        timestamp, power_w = next(iter(roof.published.items()))
+        wait_until(lambda: stored(tmp_path, PATH, timestamp) == power_w, "the first has it")
+
+        carbon.kill()
+
+        roof.all_is_stored()
+
+
+class CuttingProxy:
+    """A TCP proxy that resets each connection after so many bytes."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._limit: int | None = None
+        self._listener = socket.create_server((HOST, 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.cuts = 0
+
+    def cut_after(self, limit: int | None) -> None:
+        """Reset connections that carry more bytes than this; None lets all pass."""
+        self._limit = limit
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _address = self._listener.accept()
+                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        carried = 0
+        with client, contextlib.suppress(OSError), socket.create_connection((HOST, self._target_port)) as target:
+            for data in _received(client):
+                carried += len(data)
+                if self._limit is not None and carried > self._limit:
+                    self.cuts += 1
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+            for data in _received(target):
+                client.sendall(data)
+
+
+def _received(connection: socket.socket) -> Iterator[bytes]:
+    while data := connection.recv(100):
+        yield data

@@ -89,7 +89,9 @@ def info_of(
         or "total-consumption" in enabled
     ):
         sources.append("consumption=meter")
-    if "net-consumption" in enabled or _net_consumption(answers) is not None:
+    if "net-consumption" in enabled or (
+        _net_consumption(answers) is not None and not _net_is_a_guess(_metered(answers))
+    ):
         sources.append("grid=meter")
     if "storage" in enabled:
         sources.append("battery=meter")
@@ -260,7 +262,7 @@ def _grid(answers: Answers, metered: Metered, moment: int) -> Grid | None:
         power_w, imported_wh, exported_wh = net.activePower, net.actEnergyDlvd, net.actEnergyRcvd
     else:
         count = _net_consumption(answers)
-        if count is None or count.wNow is None:
+        if count is None or count.wNow is None or _net_is_a_guess(metered):
             return None
         power_w, imported_wh, exported_wh = count.wNow, None, None
     return Grid(
@@ -271,6 +273,11 @@ def _grid(answers: Answers, metered: Metered, moment: int) -> Grid | None:
         import_lifetime_wh=imported_wh,
         export_lifetime_wh=exported_wh,
     )
+
+
+def _net_is_a_guess(metered: Metered) -> bool:
+    """Return whether net-consumption is total-consumption less a production that nobody meters."""
+    return "total-consumption" in metered and "production" not in metered
 
 
 def _energy(answers: Answers, source: ProductionSource | None, moment: int) -> Energy | None:

@@ -126,13 +126,16 @@ def test_graphite_holds_exactly_what_the_gateway_served(pipeline: Pipeline) -> N
 
 def test_every_inverters_report_is_stored_at_its_own_time(pipeline: Pipeline) -> None:
     """An inverter's point stands where its last report says, not where it was asked."""
-    (*_, reports) = pipeline.served("/api/v1/production/inverters")
-    for report in reports:
-        path = f"enphase.{SERIAL}.inverter.{report['serialNumber']}.power_w"
-        slot = report["lastReportDate"] // SLOT_S * SLOT_S
+    (*_, devices) = pipeline.served("/ivp/pdm/device_data")
+    inverters = [device for device in devices.values() if isinstance(device, dict)]
+    assert inverters
+    for inverter in inverters:
+        path = f"enphase.{SERIAL}.inverter.{inverter['sn']}.power_w"
+        channel = inverter["channels"][0]
+        slot = channel["lastReading"]["endDate"] // SLOT_S * SLOT_S
         stored = stored_points(pipeline.settings["GRAPHITE_PORT"], path, slot - SLOT_S)
 
-        assert stored.get(slot) == report["lastReportWatts"]
+        assert stored.get(slot) == channel["watts"]["now"]
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,10 @@ def test_without_the_meters_answers_production_json_serves(gateway: Callable[...
 
 
 def test_a_house_metered_around_its_load_has_consumption_and_no_grid(gateway: Callable[..., Gateway]) -> None:
-    """total-consumption is measured there."""
+    """total-consumption is measured there; net is computed from it, without a production that nobody meters."""
     envoy, reader = gateway()
     change(envoy, "/ivp/meters", lambda meters: meters[1].update(measurementType="total-consumption"))
-    change(envoy, "/production.json", lambda answer: answer["consumption"].pop())
+    change(envoy, "/ivp/meters", lambda meters: meters[0].update(state="disabled"))
     used = json.loads(envoy.answers["/ivp/meters/readings"][1])[1]
 
     readings = reader.read()

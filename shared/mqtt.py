@@ -16,14 +16,13 @@ The facts behind it are paho-mqtt 2.2.0's source and measurements against Mosqui
 import logging
 import queue
 import random
-import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -179,7 +178,6 @@ class Connection:
         # paho doubles the delay and adds no jitter; a maximum of our own keeps services from returning in step.
         client.reconnect_delay_set(RECONNECT_MIN_S, random.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S))  # noqa: S311
         client.max_queued_messages_set(MOST_WAITING)
-        client.on_socket_open = _send_at_once
         client.on_connect = self._connected
         client.on_connect_fail = self._connect_failed
         client.on_disconnect = self._disconnected
@@ -383,11 +381,6 @@ class Connection:
             host, port = self._settings.host, self._settings.port
             logger.warning("cannot connect to the broker at %s:%d: %s Trying on.", host, port, reason)
             self._state.last_refusal = reason
-
-
-def _send_at_once(_client: Client, _userdata: object, connection: Any) -> None:  # noqa: ANN401 - paho's name for a socket lacks setsockopt
-    """Let small packets not wait for the acknowledgement of the one before, which takes the other side 40 ms."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _properties(packet_type: int) -> Properties:

@@ -265,9 +265,9 @@ class GatewayPoller:
             self._connection.publish(self._connection.topics.info(info.serial), info.to_json(), retain=True)
 
     def _publish(self, serial: str, reading: Reading) -> None:
-        """Publish a reading unless it is the one published before."""
+        """Publish a reading unless one of its moment was published before: readings only move forward in time."""
         newest = self._newest.get(reading.kind)
-        if reading == newest:
+        if newest is not None and reading.timestamp == newest.timestamp:
             return
         late = newest is not None and reading.timestamp < newest.timestamp
         try:

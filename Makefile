@@ -20,7 +20,7 @@ PIP_INSTALL_PROJECT := $(BIN)/python -m pip install --quiet --disable-pip-versio
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint lock clean
+.PHONY: help run test lint chaos lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -29,12 +29,15 @@ run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, 
 	@exec $(BIN)/python -m deploy.local
 
 test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests, with branch coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: $(INSTALLED)-dev ## check style and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+chaos: $(INSTALLED)-dev ## kill and stop anything at random for MINUTES=10; SEED=... repeats a run
+	@exec $(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 lock: ## pin the newest dependencies that pyproject.toml allows, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 2; }

@@ -27,7 +27,6 @@ from pyenphase import Envoy as PyenphaseEnvoy
 from benchmarks.sink import cpu_s, memory_mb
 from services.poller.certificates import PinStore
 from services.poller.envoy import Envoy
-from services.poller.polling import reading_topic
 from services.poller.reader import GatewayReader
 from services.poller.settings import EnvoySettings
 from services.simulator.control_client import ControlClient
@@ -145,7 +144,7 @@ def latency(url: str, token: str, state: Path, settings: MqttSettings) -> None:
             readings = reader.poll()
             published = [
                 connection.publish(
-                    reading_topic(connection.topics, reader.identity.serial, reading), reading.to_json(), retain=True
+                    connection.topics.reading(reader.identity.serial, reading.kind), reading.to_json(), retain=True
                 )
                 for reading in readings
             ]

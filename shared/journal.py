@@ -80,7 +80,7 @@ class Row:
 
 
 class Journal:
-    """A journal in a file; for the thread that opens it."""
+    """A journal in a file; for one thread at a time."""
 
     def __init__(self, path: Path, *, keep_days: float, most_mb: float) -> None:
         """Open the journal, or begin one.
@@ -221,7 +221,7 @@ class Journal:
             return self._connected()
 
     def _connected(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=5)
+        database = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")

@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
@@ -43,6 +42,7 @@ LONGEST_RANGE = 1_000_000
 """A receipt's range is not believed to be longer: it is counted through."""
 
 LONGEST_WAIT_S = 1.0
+LAST_WORDS_S = 2.0
 LOOK_AFTER_S = 10.0
 """How often old rows are given up and missing receipts looked for."""
 
@@ -83,20 +83,20 @@ class Outbox:
     def __init__(
         self,
         connection: Connection,
-        path: Path,
+        journal: Journal,
         settings: JournalSettings,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare the outbox; :meth:`run` opens the journal.
+        """Prepare the outbox.
 
         Args:
             connection: to the broker, with :func:`subscriptions` among its own.
-            path: the journal.
+            journal: where readings are kept; the outbox's own from here on.
             settings: how long to keep and when to send again.
             clock: epoch seconds.
         """
         self._connection = connection
-        self._path = path
+        self._journal = journal
         self._settings = settings
         self._clock = clock
         self._events: queue.SimpleQueue[_Taken | _Answered | Message] = queue.SimpleQueue()
@@ -120,6 +120,11 @@ class Outbox:
         """Take in the readings of a poll; from any thread."""
         self._events.put(_Taken(serial, readings))
 
+    def wants(self, message: Message) -> bool:
+        """Return whether a message is the sink's."""
+        topics, sink = self._connection.topics, self._settings.receipts_from
+        return message.topic in (topics.service_status(sink), topics.receipts(sink))
+
     def hear(self, message: Message) -> None:
         """Take in a message of the sink's; from any thread."""
         self._events.put(message)
@@ -130,44 +135,43 @@ class Outbox:
         return {"journal_rows": float(self._depth), "oldest_unreceipted_s": max(0.0, round(oldest_s, 1))}
 
     def run(self, stop: threading.Event) -> None:
-        """Publish until told to stop, and then what can still be handed over; owns the journal meanwhile.
-
-        Raises:
-            JournalInUse: another process has the journal.
-        """
-        with Journal(self._path, keep_days=self._settings.keep_days, most_mb=self._settings.max_mb) as journal:
+        """Publish until told to stop, then for a moment what can still be handed over, and close the journal."""
+        with self._journal as journal:
             self._old.extend(journal.sequences())
             if self._old:
-                logger.info("%d readings of an earlier run are not receipted yet", len(self._old))
+                logger.info("%d readings of an earlier run have no receipt yet", len(self._old))
             while not stop.is_set():
-                self._handle_events(journal, LONGEST_WAIT_S)
-                self._publish_waiting(journal)
-                self._look_after(journal)
-            self._handle_events(journal, 0.0)
-            self._publish_waiting(journal)
+                self._handle_events(LONGEST_WAIT_S)
+                self._publish_waiting()
+                self._look_after()
+            ends_at = time.monotonic() + LAST_WORDS_S
+            self._handle_events(0.0)
+            self._publish_waiting()
+            while self._in_flight and time.monotonic() < ends_at:
+                self._handle_events(LAST_WORDS_S / 10)
 
-    def _handle_events(self, journal: Journal, timeout_s: float) -> None:
+    def _handle_events(self, timeout_s: float) -> None:
         try:
             event = self._events.get(timeout=timeout_s) if timeout_s else self._events.get_nowait()
             while True:
-                self._handle(journal, event)
+                self._handle(event)
                 event = self._events.get_nowait()
         except queue.Empty:
             return
 
-    def _handle(self, journal: Journal, event: _Taken | _Answered | Message) -> None:
+    def _handle(self, event: _Taken | _Answered | Message) -> None:
         match event:
             case _Taken(serial, readings):
-                self._journal(journal, serial, readings)
+                self._keep(serial, readings)
             case _Answered(sequence, publication):
-                self._answered(journal, sequence, publication)
+                self._answered(sequence, publication)
             case Message() as message:
-                self._hear(journal, message)
+                self._hear(message)
 
-    def _journal(self, journal: Journal, serial: str, readings: Sequence[Reading]) -> None:
+    def _keep(self, serial: str, readings: Sequence[Reading]) -> None:
         self.counters["readings_taken"] += len(readings)
         try:
-            self._fresh.append(deque(journal.add(serial, readings, self._clock())))
+            self._fresh.append(deque(self._journal.add(serial, readings, self._clock())))
         except JournalFull as error:
             if not self.counters["readings_unjournalled"]:
                 logger.error("readings go out without being kept: %s; make room", error)  # noqa: TRY400
@@ -176,28 +180,28 @@ class Outbox:
                 topic = self._connection.topics.reading(serial, reading.kind)
                 self._connection.publish(topic, reading.to_json(), retain=True)
 
-    def _publish_waiting(self, journal: Journal) -> None:
+    def _publish_waiting(self) -> None:
         while self._connection.connected and len(self._in_flight) < WINDOW:
             if self._fresh:
                 # After an outage many polls wait: the newest is news, and goes first.
                 newest_poll = self._fresh[-1]
                 if newest_poll:
-                    self._publish(journal, newest_poll.popleft(), old=False)
+                    self._publish(newest_poll.popleft(), old=False)
                 else:
                     self._fresh.pop()
             elif self._old and sum(self._in_flight.values()) < OLD_IN_WINDOW:
-                self._publish(journal, self._old.popleft(), old=True)
+                self._publish(self._old.popleft(), old=True)
             else:
                 return
 
-    def _publish(self, journal: Journal, sequence: int, *, old: bool) -> None:
+    def _publish(self, sequence: int, *, old: bool) -> None:
         """Publish a row that is still in the journal; where one of its kind is newer, or it is old, as late."""
-        for row in journal.rows([sequence]):
+        for row in self._journal.rows([sequence]):
             topics = self._connection.topics
-            late = old or not journal.is_newest(row)
+            late = old or not self._journal.is_newest(row)
             topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
             if len(row.payload) + len(topic) + MOST_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
-                logger.error("row %d is larger than the broker takes; it stays in %s", sequence, self._path)
+                logger.error("row %d is larger than the broker takes; it stays in the journal", sequence)
                 return
             self.counters["readings_sent_again"] += old
             self._in_flight[sequence] = old
@@ -205,20 +209,20 @@ class Outbox:
                 topic,
                 row.payload,
                 retain=not late,
-                user_properties={"journal": journal.name, "sequence": str(sequence)},
+                user_properties={"journal": self._journal.name, "sequence": str(sequence)},
             )
             answer.add_done_callback(lambda done: self._events.put(_Answered(sequence, _publication(done))))
 
-    def _answered(self, journal: Journal, sequence: int, publication: Publication | None) -> None:
+    def _answered(self, sequence: int, publication: Publication | None) -> None:
         self._in_flight.pop(sequence, None)
         if publication is None:
             return
         if self._settings.receipts_from == NO_SINK and publication.reached_a_subscriber:
-            self._removed(journal, ((sequence, sequence),))
+            self._removed(((sequence, sequence),))
         else:
             self._unreceipted[sequence] = time.monotonic()
 
-    def _hear(self, journal: Journal, message: Message) -> None:
+    def _hear(self, message: Message) -> None:
         topics, sink = self._connection.topics, self._settings.receipts_from
         if message.topic == topics.service_status(sink):
             online = message.payload == ONLINE
@@ -232,25 +236,25 @@ class Outbox:
             except InvalidPayload as error:
                 logger.warning("passed over a receipt: %s", error)
                 return
-            if receipt.journal == journal.name:
-                self._removed(journal, receipt.sequences)
+            if receipt.journal == self._journal.name:
+                self._removed(receipt.sequences)
 
-    def _removed(self, journal: Journal, ranges: Sequence[tuple[int, int]]) -> None:
-        self.counters["readings_receipted"] += journal.remove(ranges)
+    def _removed(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.counters["readings_receipted"] += self._journal.remove(ranges)
         for first, last in ranges:
             for sequence in range(first, min(last, first + LONGEST_RANGE) + 1):
                 self._unreceipted.pop(sequence, None)
 
-    def _look_after(self, journal: Journal) -> None:
+    def _look_after(self) -> None:
         now = time.monotonic()
         if now < self._look_at:
             return
         self._look_at = now + LOOK_AFTER_S
-        if given_up := journal.give_up_old(self._clock()):
+        if given_up := self._journal.give_up_old(self._clock()):
             self.counters["readings_given_up"] += given_up
             logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
         self._send_again(now)
-        self._depth, self._oldest_taken_at = journal.depth(), journal.oldest_taken_at()
+        self._depth, self._oldest_taken_at = self._journal.depth(), self._journal.oldest_taken_at()
 
     def _send_again(self, now: float) -> None:
         """Line up for another publication what was not receipted in time while the sink was there to do it."""

@@ -125,8 +125,8 @@ def _told(location: tuple[int | str, ...], fault_type: str, message: str) -> str
 
 
 def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings]) -> argparse.ArgumentParser:
-    """Return a parser whose ``--help`` names every setting with its default."""
-    return argparse.ArgumentParser(
+    """Return a parser with what every service understands, whose ``--help`` names every setting with its default."""
+    parser = argparse.ArgumentParser(
         prog=f"python -m services.{name}",
         description=what_it_does,
         epilog="settings (environment variables, or files of the same name in lower case in "
@@ -134,6 +134,8 @@ def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--health", action="store_true", help="tell how the running service is, and end")
+    return parser
 
 
 def _settings_table(settings_class: type[BaseModel], prefix: str = "") -> str:

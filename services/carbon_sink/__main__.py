@@ -2,14 +2,17 @@
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
-from services.carbon_sink.carbon import Carbon
+from services.carbon_sink.carbon import Carbon, Store
 from services.carbon_sink.dead_letters import DeadLetters
 from services.carbon_sink.points import Point
 from services.carbon_sink.service import CarbonSink
 from services.carbon_sink.settings import CarbonSinkSettings
 from shared import lifecycle, logs
+from shared.check import tell
+from shared.health import Health, health_finding
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load
@@ -27,14 +30,19 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load(CarbonSinkSettings)
     logs.configure(settings.log.level, settings.log.format)
+    folder = settings.state_dir / "carbon_sink"
+    health_file = folder / "health"
+    if arguments.health:
+        return tell([health_finding(health_file, time.time())])
     stop = lifecycle.stop_on_signals()
-    dead_letters = DeadLetters(settings.state_dir / "carbon_sink" / "dead-letters.jsonl")
+    dead_letters = DeadLetters(folder / "dead-letters.jsonl")
     filters = Topics(settings.mqtt.base_topic).all_readings()
     if arguments.dry_run:
         # A client id of its own, and no session: the readings of a sink that runs beside it stay that one's.
         passer_by = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
         connection = Connection(passer_by, stop=stop, subscriptions=map(Subscription, filters), lasting=False)
-        CarbonSink(connection, StandardOutput(), settings.carbon, dead_letters).run(stop)
+        store: Store = StandardOutput()
+        health = Health(folder / f"health-{passer_by.client_id}")
     else:
         connection = Connection(
             settings.mqtt,
@@ -43,7 +51,9 @@ def main() -> int:
             # With the broker's own limit of 20 a batch would never fill.
             receive_maximum=2 * settings.carbon.batch_size,
         )
-        CarbonSink(connection, Carbon(settings.carbon.addresses), settings.carbon, dead_letters).run(stop)
+        store = Carbon(settings.carbon.addresses)
+        health = Health(health_file)
+    CarbonSink(connection, store, settings.carbon, dead_letters, health).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 

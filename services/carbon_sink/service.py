@@ -21,6 +21,7 @@ from services.carbon_sink.dead_letters import DeadLetters
 from services.carbon_sink.points import Point, points_of
 from services.carbon_sink.settings import CarbonSettings
 from services.carbon_sink.settling import Batch, Unsettled, receipts
+from shared.health import Health
 from shared.mqtt import Connection, Message
 from shared.payload import InvalidPayload
 from shared.readings import Metrics, reading_from_json
@@ -54,6 +55,7 @@ class CarbonSink:
         store: Store,
         settings: CarbonSettings,
         dead_letters: DeadLetters,
+        health: Health,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the work.
@@ -63,12 +65,14 @@ class CarbonSink:
             store: takes the points.
             settings: what paths look like, how much is written at once, and when it is settled.
             dead_letters: keeps what can never be stored.
+            health: hears how we are.
             clock: epoch seconds.
         """
         self._connection = connection
         self._store = store
         self._settings = settings
         self._dead_letters = dead_letters
+        self._health = health
         self._clock = clock
         self._unsettled = Unsettled(settings.settle_s)
         self._in_doubt = False
@@ -93,6 +97,7 @@ class CarbonSink:
                     self._connection.acknowledge(message)
                 self._settle()
                 self._publish_metrics()
+                self._health.say(None if self._connection.connected else "not connected to the MQTT broker")
         self._store.close()
 
     def _collect(self) -> tuple[list[Message], Batch]:
@@ -144,8 +149,10 @@ class CarbonSink:
         started = time.monotonic()
 
         def tell_once(attempt: RetryCallState) -> None:
-            if attempt.attempt_number == 1 and attempt.outcome is not None:
-                logger.warning("%s; readings wait at the broker until it answers", attempt.outcome.exception())
+            fault = attempt.outcome and attempt.outcome.exception()
+            self._health.say(f"{fault}; readings wait at the broker")
+            if attempt.attempt_number == 1:
+                logger.warning("%s; readings wait at the broker until it answers", fault)
 
         retrying = Retrying(
             retry=retry_if_exception_type(CarbonUnavailable),

@@ -8,15 +8,18 @@ from services.poller.access import no_token, show_what_opens
 from services.poller.certificates import PinStore
 from services.poller.check import findings
 from services.poller.envoy import Envoy, GatewayError
-from services.poller.polling import GatewayPoller, reading_topic
+from services.poller.polling import GatewayPoller
 from services.poller.reader import GatewayReader
 from services.poller.schedule import Schedule, phase_of
 from services.poller.service import Poller
 from services.poller.settings import EnvoySettings, PollerSettings
 from shared import lifecycle, logs
 from shared.check import tell
+from shared.health import Health, health_finding
+from shared.journal import Journal, JournalInUse
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
+from shared.outbox import Outbox, subscriptions
 from shared.settings import command_line, load
 from shared.topics import Topics
 
@@ -40,24 +43,38 @@ def main() -> int:
     settings = load(PollerSettings)
     logs.configure(settings.log.level, settings.log.format)
     pins = PinStore(settings.state_dir / "poller")
+    health_file = settings.state_dir / "poller" / "health"
+    if arguments.health:
+        return tell([health_finding(health_file, time.time())])
     if arguments.check:
         return tell(findings(settings, pins))
     if arguments.once:
         return max(_once(gateway, settings, pins, pretty=arguments.pretty) for gateway in settings.gateways)
 
     stop = lifecycle.stop_on_signals()
-    tokens = Subscription(Topics(settings.mqtt.base_topic).token("+"))
-    connection = Connection(settings.mqtt, stop=stop, subscriptions=[tokens])
+    topics = Topics(settings.mqtt.base_topic)
+    wanted = [Subscription(topics.token("+")), *subscriptions(topics, settings.journal)]
+    connection = Connection(settings.mqtt, stop=stop, subscriptions=wanted)
+    kept = settings.journal
+    try:
+        journal = Journal(
+            settings.state_dir / "poller" / "journal.sqlite", keep_days=kept.keep_days, most_mb=kept.max_mb
+        )
+    except JournalInUse as error:
+        print(error, file=sys.stderr)
+        return ExitCode.FAILED
+    outbox = Outbox(connection, journal, settings.journal)
     gateways = [
         GatewayPoller(
             Envoy(gateway, pins),
             connection,
+            outbox.take,
             Schedule(settings.poll, time.time, phase_of(number, len(settings.gateways))),
             token=gateway.token,
         )
         for number, gateway in enumerate(settings.gateways)
     ]
-    Poller(gateways, connection).run(stop)
+    Poller(gateways, connection, outbox, Health(health_file)).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 
@@ -83,7 +100,7 @@ def _once(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore, *, p
         return ExitCode.STOPPED
     topics = Topics(settings.mqtt.base_topic)
     for reading in readings:
-        topic = reading_topic(topics, identity.serial, reading)
+        topic = topics.reading(identity.serial, reading.kind)
         print(json.dumps({"topic": topic, "payload": json.loads(reading.to_json())}))
     return ExitCode.STOPPED
 

@@ -14,9 +14,8 @@ from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Gatew
 from services.poller.reader import QUESTIONS, GatewayReader
 from services.poller.schedule import Schedule
 from shared.messages import OFFLINE, ONLINE, GatewayInfo, TokenMessage, TokenRequest
-from shared.mqtt import Connected, Connection, TooManyWaiting
+from shared.mqtt import Connected, Connection
 from shared.readings import Reading
-from shared.topics import Topics
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ class Tally:
     """What was done for a gateway since the start."""
 
     polls: int = 0
-    readings_published: int = 0
-    readings_lost: int = 0
     poll_duration_s: float = 0.0
     """Of the newest poll."""
 
@@ -48,6 +45,7 @@ class GatewayPoller:
         self,
         envoy: Envoy,
         connection: Connection,
+        take: Callable[[str, list[Reading]], None],
         schedule: Schedule,
         *,
         token: SecretStr | None,
@@ -58,6 +56,7 @@ class GatewayPoller:
         Args:
             envoy: the gateway.
             connection: to the broker; others publish over it too.
+            take: takes a gateway's serial number and its readings, keeps and publishes them.
             schedule: when to ask for what.
             token: a token by hand; otherwise, or when it is refused, the broker's is waited for.
             clock: epoch seconds.
@@ -70,6 +69,7 @@ class GatewayPoller:
         self.inbox: queue.SimpleQueue[Connected | TokenMessage] = queue.SimpleQueue()
         """What happens at the broker, told by whoever listens to it."""
         self._connection = connection
+        self._take = take
         self._clock = clock
         self._token = token
         self._tokens: dict[str, SecretStr] = {}
@@ -81,7 +81,6 @@ class GatewayPoller:
         self._not_before = 0.0
         self._ask_for_token_at = 0.0
         self._newest: dict[str, Reading] = {}
-        self._full = False
 
     @property
     def serial(self) -> str | None:
@@ -152,8 +151,8 @@ class GatewayPoller:
         self._failures = 0
         self._tell_status(online=True)
         self._publish_info(reader.info)
-        for reading in readings:
-            self._publish(reader.identity.serial, reading)
+        if new := [reading for reading in readings if self._is_new(reading)]:
+            self._take(reader.identity.serial, new)
 
     def _find(self) -> GatewayReader:
         """Return the reader of the gateway that is found; the one before, if it is the same gateway as before."""
@@ -264,27 +263,10 @@ class GatewayPoller:
             self._info = info
             self._connection.publish(self._connection.topics.info(info.serial), info.to_json(), retain=True)
 
-    def _publish(self, serial: str, reading: Reading) -> None:
-        """Publish a reading unless one of its moment was published before: readings only move forward in time."""
+    def _is_new(self, reading: Reading) -> bool:
+        """Return whether no reading of its kind and moment was taken before: two polls may share a gateway's second."""
         newest = self._newest.get(reading.kind)
-        if newest is not None and reading.timestamp == newest.timestamp:
-            return
-        late = newest is not None and reading.timestamp < newest.timestamp
-        try:
-            topic = reading_topic(self._connection.topics, serial, reading, late=late)
-            self._connection.publish(topic, reading.to_json(), retain=not late)
-        except TooManyWaiting as error:
-            self.tally.readings_lost += 1
-            if not self._full:
-                logger.error("gateway %s: readings are lost: %s", serial, error)  # noqa: TRY400 - it says all
-            self._full = True
-            return
-        self._full = False
-        self.tally.readings_published += 1
-        if not late:
+        if newest is None or reading.timestamp > newest.timestamp:
             self._newest[reading.kind] = reading
-
-
-def reading_topic(topics: Topics, serial: str, reading: Reading, *, late: bool = False) -> str:
-    """Return where a reading is published: in its kind's room, or among the late ones."""
-    return topics.history(serial, reading.kind) if late else topics.reading(serial, reading.kind)
+            return True
+        return reading.timestamp < newest.timestamp

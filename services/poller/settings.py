@@ -3,9 +3,10 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from shared.messages import Serial
+from shared.outbox import JournalSettings
 from shared.settings import MqttSettings, Section, ServiceSettings
 
 
@@ -32,6 +33,12 @@ Seconds = Annotated[float, Field(ge=1, le=86_400)]
 
 class EnvoySettings(Section):
     """The gateway and how to be let in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_tests_variable(cls, told: object) -> object:
+        # ENVOY_RECORDINGS tells our tests where recorded gateways are, and reaches the services that they start.
+        return {name: value for name, value in told.items() if name != "recordings"} if isinstance(told, dict) else told
 
     host: Annotated[str, AfterValidator(_host_or_url)] = Field(
         "envoy.local", description="the Envoy: host, host:port or URL"
@@ -62,6 +69,7 @@ class PollerSettings(ServiceSettings):
         (), description='several, instead of ENVOY_…: JSON such as [{"host": "10.0.0.2", "serial": …, "token": …}]'
     )
     poll: PollSettings = PollSettings()
+    journal: JournalSettings = JournalSettings()
 
     @property
     def gateways(self) -> tuple[EnvoySettings, ...]:

@@ -12,6 +12,7 @@ from services.token_broker.supply import Supply, TokenSupply
 from services.token_broker.tokens import NotAToken, Token, TokenCache
 from shared import lifecycle, logs
 from shared.check import tell
+from shared.health import Health, health_finding
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load, refuse
@@ -33,6 +34,9 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load(TokenBrokerSettings)
     logs.configure(settings.log.level, settings.log.format)
+    health_file = settings.state_dir / "token_broker" / "health"
+    if arguments.health:
+        return tell([health_finding(health_file, time.time())])
     cache = TokenCache(settings.state_dir / "token_broker" / "tokens")
     by_hand = _token_by_hand(settings)
     if arguments.check:
@@ -49,7 +53,8 @@ def main() -> int:
     stop = lifecycle.stop_on_signals()
     requests_for_tokens = Subscription(Topics(settings.mqtt.base_topic).all_token_requests())
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[requests_for_tokens])
-    TokenBroker(connection, supply, no_longer_served=cache.serials() - served).run(stop)
+    health = Health(health_file)
+    TokenBroker(connection, supply, health=health, no_longer_served=cache.serials() - served).run(stop)
     return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from services.token_broker.supply import Supply, TokenSupply
+from shared.health import Health
 from shared.messages import TokenRequest
 from shared.mqtt import Connected, Connection, Message
 from shared.payload import InvalidPayload
@@ -28,6 +29,7 @@ class TokenBroker:
         connection: Connection,
         supply: TokenSupply,
         *,
+        health: Health,
         no_longer_served: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -36,11 +38,13 @@ class TokenBroker:
         Args:
             connection: to the broker, subscribed to token requests.
             supply: the tokens.
+            health: hears how we are.
             no_longer_served: gateways whose retained tokens are to be cleared unless somebody asks for them.
             clock: epoch seconds.
         """
         self._connection = connection
         self._supply = supply
+        self._health = health
         self._no_longer_served = set(no_longer_served)
         self._clock = clock
         self._tell_again_at = 0.0
@@ -52,7 +56,18 @@ class TokenBroker:
                 for supply in self._supply.fetch_due(self._clock()):
                     self._publish(supply)
                 self._tell_days_left()
+                self._health.say(self._fault())
                 self._hear(LONGEST_WAIT_S)
+
+    def _fault(self) -> str | None:
+        """Return what keeps us from our work."""
+        if not self._connection.connected:
+            return "not connected to the MQTT broker"
+        now = self._clock()
+        for supply in self._supply.all:
+            if supply.trouble is not None and (supply.token is None or supply.token.expires_at <= now):
+                return f"no token for gateway {supply.serial}: {supply.trouble[1]}"
+        return None
 
     def _hear(self, timeout_s: float) -> None:
         match self._connection.receive(timeout_s):

@@ -4,8 +4,10 @@ The oracle of each test: *conservation* (each reading that the gateway served is
 *integrity* (nothing is there that was not served), *liveness* (a fresh reading passes).
 """
 
+import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from tests.conftest import Server
 from tests.programs import HOST, Program, free_port, simulator, wait_until
 
 DAY_S = 86_400
+POLL_TAKES_S = 1.0
 LATENESS_S = 90.0
 """In which everything must have arrived once nothing is hurt any more."""
 
@@ -27,6 +30,8 @@ class House:
     def __init__(self, state: Path, roof: Simulator, running: ExitStack) -> None:
         self.state = state
         self.roof = roof
+        self.poller_ended_at: list[float] = []
+        """When the poller was killed or told to stop, epoch seconds."""
         self._running = running
         self.broker = self._server("deploy.local.broker", "MQTT_PORT")
         self.carbon = self._server("deploy.local.carbon", "CARBON_PORT")
@@ -56,24 +61,46 @@ class House:
         wait_until(self.stored, f"a first reading; {self.poller.output}")
 
     def served(self) -> dict[int, float]:
-        """Return every reading of the grid that the gateway has served."""
-        served = {}
+        """Return every reading of the grid that the gateway has served, by its time."""
+        return {timestamp: power_w for _at, timestamp, power_w in self._answers()}
+
+    def taken(self) -> dict[int, float]:
+        """Return what was served, but for the polls that were under way when the poller was ended."""
+        ended_at = self.poller_ended_at
+        return {
+            timestamp: power_w
+            for at, timestamp, power_w in self._answers()
+            if not any(0 <= end - at < POLL_TAKES_S for end in ended_at)
+        }
+
+    def _answers(self) -> Iterator[tuple[float, int, float]]:
         for answer in self.roof.ledger.served(server="envoy", path="/ivp/meters/readings"):
             if answer["status"] == 200:
                 _production, net = json.loads(str(answer["body"]))[:2]
-                served[net["timestamp"]] = net["activePower"]
-        return served
+                yield float(str(answer["at"])), net["timestamp"], net["activePower"]
+
+    def sent_again(self) -> float:
+        """Return how many readings the poller has published again, as far as its metrics tell."""
+        counts = [*self._values(self._metrics_file).values(), 0.0]
+        # A new process counts from zero.
+        return sum(count for count, following in itertools.pairwise(counts) if following < count)
 
     def stored(self) -> dict[int, float]:
         """Return what is in the Whisper file."""
-        (start, _end, step), values = whisper.fetch(str(self._file), 0)
+        return self._values(self._file)
+
+    def _values(self, file: Path) -> dict[int, float]:
+        if not file.exists():
+            return {}
+        (start, _end, step), values = whisper.fetch(str(file), int(time.time()) - DAY_S)
         times = range(start, start + step * len(values), step)
-        return {time: value for time, value in zip(times, values, strict=True) if value is not None}
+        return {at: value for at, value in zip(times, values, strict=True) if value is not None}
 
     def poll_on(self, readings: int) -> None:
         """Wait until the gateway has served so many readings more."""
         target = len(self.served()) + readings
-        wait_until(lambda: len(self.served()) >= target, f"{readings} polls; {self.poller.output[-2000:]}")
+        what = f"{readings} polls; {self.poller.output[-2000:]}"
+        wait_until(lambda: len(self.served()) >= target, what, 30 + 2 * readings)
 
     def everything_arrives(self, *, but: int = 0) -> None:
         """Fail unless all that was served so far is stored in time, and nothing else is.
@@ -86,12 +113,16 @@ class House:
         last = max(served)
 
         def missing() -> set[int]:
-            return {time for time in served if time <= last} - self.stored().keys()
+            return {at for at in served if at <= last} - self.stored().keys()
 
         wait_until(lambda: len(missing()) <= but, f"all but {but} of {len(served)} readings", LATENESS_S)
         everything = self.served()
-        wrong = {time: value for time, value in self.stored().items() if everything.get(time) != value}
+        wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
         assert wrong == {}
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.state / "graphite/whisper/enphase/services/poller/metrics/readings_sent_again.wsp"
 
     @property
     def _file(self) -> Path:

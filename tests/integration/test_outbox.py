@@ -84,7 +84,8 @@ def outbox(mqtt: Settings, tmp_path: Path) -> Running:
         stop = threading.Event()
         filters = subscriptions(Topics("enphase"), told)
         with Connection(mqtt("poller"), stop=stop, subscriptions=filters) as connection:
-            outbox = Outbox(connection, tmp_path / "journal.sqlite", told)
+            journal = Journal(tmp_path / "journal.sqlite", keep_days=told.keep_days, most_mb=told.max_mb)
+            outbox = Outbox(connection, journal, told)
             threads = [
                 threading.Thread(target=outbox.run, args=(stop,)),
                 threading.Thread(target=_hand_on, args=(connection, outbox, stop)),

@@ -1,0 +1,46 @@
+"""Whether a running service is well: it says so in a file every few seconds, and ``--health`` reads it.
+
+Well means connected and progressing, not merely alive: a service that hangs stops saying anything, and that counts.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.check import Finding
+
+SAY_EVERY_S = 5.0
+MOST_SILENT_S = 60.0
+
+
+class Health:
+    """A service's word on how it is."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._said: str | None = None
+        self._said_at = 0.0
+
+    def say(self, fault: str | None) -> None:
+        """Say what is wrong, or with None that all is well; cheap to call as often as one likes."""
+        word, now = fault or "", self._clock()
+        if word == self._said and abs(now - self._said_at) < SAY_EVERY_S:
+            return
+        self._said, self._said_at = word, now
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(".new")
+        beside.write_text(word)
+        beside.replace(self._path)
+
+
+def health_finding(path: Path, now: float) -> Finding:
+    """Return what a running service last said of itself."""
+    try:
+        fault, silent_s = path.read_text(), now - path.stat().st_mtime
+    except FileNotFoundError:
+        return Finding(ok=False, what="health", text=f"the service has not said anything yet in {path}; does it run?")
+    if silent_s > MOST_SILENT_S:
+        last = f"; the last was: {fault}" if fault else ""
+        return Finding(ok=False, what="health", text=f"no word of the service for {silent_s:.0f} s{last}")
+    return Finding(ok=not fault, what="health", text=fault or "connected and progressing")

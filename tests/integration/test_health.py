@@ -1,0 +1,76 @@
+"""What ``--health`` says of running services."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from services.simulator.simulator import Simulator
+from tests.conftest import Server
+from tests.programs import HOST, ROOT, Program, clean_environment, wait_until
+
+
+def health(service: str, state: Path) -> tuple[int, str]:
+    """Return the exit code and the words of ``--health``."""
+    ended = subprocess.run(
+        [sys.executable, "-m", f"services.{service}", "--health"],
+        env=clean_environment() | {"STATE_DIR": str(state)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.parametrize("service", ["token_broker", "poller", "carbon_sink"])
+def test_a_service_that_does_not_run_is_not_healthy(service: str, tmp_path: Path) -> None:
+    """Nothing was said yet."""
+    code, words = health(service, tmp_path)
+
+    assert code == 1
+    assert "does it run?" in words
+
+
+def test_a_sink_is_healthy_while_carbon_and_broker_answer(
+    broker: Server, carbon: Server, sink: Program, tmp_path: Path
+) -> None:
+    """Each loss is told, and each return."""
+    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy")
+    broker.kill()
+    wait_until(lambda: "not connected to the MQTT broker" in health("carbon_sink", tmp_path)[1], "the loss is told")
+    broker.start()
+    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy again")
+
+
+def test_a_service_that_hangs_is_not_healthy(sink: Program, tmp_path: Path) -> None:
+    """Its last word was good, and is too long ago."""
+    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy")
+    sink.stop()
+    long_ago = time.time() - 600
+    os.utime(tmp_path / "carbon_sink" / "health", (long_ago, long_ago))
+
+    code, words = health("carbon_sink", tmp_path)
+
+    assert code == 1
+    assert "no word of the service for" in words
+
+
+def test_a_poller_is_healthy_while_gateway_and_broker_answer(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """A gateway that is gone is told, with its number."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "MQTT_HOST": HOST,
+        "ENVOY_HOST": roof.envoy_url,
+        "ENVOY_TOKEN": roof.token(),
+        "STATE_DIR": str(tmp_path),
+        "POLL_INTERVAL_S": "1",
+    }
+    with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment):
+        wait_until(lambda: health("poller", tmp_path)[0] == 0, "healthy")
+        roof.stop()
+        wait_until(lambda: roof.serial in health("poller", tmp_path)[1], "the loss is told")

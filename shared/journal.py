@@ -202,6 +202,11 @@ class Journal:
             return given_up
         return 0
 
+    def clock_was_set(self, by_s: float) -> None:
+        """Keep the age of every row as it was when the clock jumps, or all would suddenly be too old."""
+        with contextlib.suppress(sqlite3.OperationalError), self._database:
+            self._database.execute("UPDATE readings SET taken_at = taken_at + ?", (by_s,))
+
     def _pages_used(self) -> int:
         (pages,), (free,) = (
             self._database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count")

@@ -18,11 +18,11 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -31,6 +31,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from shared.lifecycle import ExitCode
 from shared.messages import OFFLINE, ONLINE
 from shared.settings import MqttSettings
 from shared.topics import Topics
@@ -44,6 +45,9 @@ SESSION_EXPIRY_S = 7 * 86_400
 """How long the broker keeps what it owes us while we are away."""
 
 RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
+REFUSED_MIN_S, REFUSED_MAX_S = 30, 60
+"""Between attempts with credentials that the broker refuses: some lock out whoever tries them too often."""
+
 NETWORK_THREAD_ENDS_IN_S = 2.0
 """paho looks every second whether it should end."""
 
@@ -121,9 +125,27 @@ class _State:
     generation: int = 0
     connected: threading.Event = field(default_factory=threading.Event)
     taken_over: bool = False
+    died: bool = False
     last_refusal: str | None = None
     maximum_packet_bytes: int = NO_LIMIT_BYTES
     acknowledging: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Client(Client):
+    """A paho client whose network thread does not die unnoticed: its ``is_connected()`` then stays true for ever.
+
+    Met with malformed packets, among others: eclipse-paho/paho.mqtt.python#867.
+    """
+
+    died: Callable[[Exception], None]
+
+    def loop_forever(self, *arguments: Any, **keywords: Any) -> MQTTErrorCode:
+        """Run the network thread, and tell what ended it."""
+        try:
+            return super().loop_forever(*arguments, **keywords)
+        except Exception as error:  # noqa: BLE001 - whatever it was, nobody else hears of it
+            self.died(error)
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
 
 
 class Connection:
@@ -142,7 +164,8 @@ class Connection:
 
         Args:
             settings: broker, credentials, base topic and client id.
-            stop: set by us when another program takes over our client id, so that the service ends.
+            stop: set by us when another program takes over our client id, or the network thread dies, so that the
+                service ends.
             subscriptions: filters subscribed anew at every connect.
             receive_maximum: messages the broker may have unacknowledged with us; the broker's own limit if None.
             lasting: whether we are a service, with a session that outlives us and a status topic, or a passer-by.
@@ -156,6 +179,8 @@ class Connection:
         self.lasting = lasting
         self._state = _State()
         self._unanswered: dict[int, Future[Publication]] = {}
+        # paho doubles the delay and adds no jitter; a maximum of our own keeps services from returning in step.
+        self._reconnect_max_s = random.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S)  # noqa: S311
         self._connect_properties = _properties(PacketTypes.CONNECT)
         self._connect_properties.SessionExpiryInterval = SESSION_EXPIRY_S if lasting else 0
         if receive_maximum is not None:
@@ -164,7 +189,7 @@ class Connection:
 
     def _paho_client(self) -> Client:
         settings = self._settings
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2, settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
         )
         if settings.username is not None:
@@ -175,8 +200,8 @@ class Connection:
             client.tls_set(ca_certs=str(settings.ca_file) if settings.ca_file else None)
         if self.lasting:
             client.will_set(self.topics.service_status(self.client_id), OFFLINE, qos=1, retain=True)
-        # paho doubles the delay and adds no jitter; a maximum of our own keeps services from returning in step.
-        client.reconnect_delay_set(RECONNECT_MIN_S, random.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S))  # noqa: S311
+        client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
+        client.died = self._died
         client.max_queued_messages_set(MOST_WAITING)
         client.on_connect = self._connected
         client.on_connect_fail = self._connect_failed
@@ -241,6 +266,13 @@ class Connection:
     def taken_over(self) -> bool:
         """True once another program has connected with our client id."""
         return self._state.taken_over
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a service that has ended tells whoever started it."""
+        if self.taken_over:
+            return ExitCode.TAKEN_OVER
+        return ExitCode.FAILED if self._state.died else ExitCode.STOPPED
 
     @property
     def maximum_packet_bytes(self) -> int:
@@ -325,7 +357,10 @@ class Connection:
     ) -> None:
         if reason_code.is_failure:
             self._tell_once(f"{reason_code}; check MQTT_USERNAME and MQTT_PASSWORD")
+            delay_s = random.randint(REFUSED_MIN_S, REFUSED_MAX_S)  # noqa: S311
+            client.reconnect_delay_set(delay_s, delay_s)
             return
+        client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
         with self._state.acknowledging:
             self._state.generation += 1
         for subscription in self._subscriptions:
@@ -363,6 +398,14 @@ class Connection:
             self._state.taken_over = True
             client.disconnect()
             self._stop.set()
+
+    def _died(self, error: Exception) -> None:
+        logger.error("the connection to the broker broke down (%r); ending, to be started again", error)
+        with self._state.acknowledging:
+            self._state.generation += 1
+        self._state.connected.clear()
+        self._state.died = True
+        self._stop.set()
 
     def _subscribed(
         self, _client: Client, _userdata: object, _packet_id: int, reasons: list[ReasonCode], _properties: Properties

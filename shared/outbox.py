@@ -46,6 +46,8 @@ LAST_WORDS_S = 2.0
 LOOK_AFTER_S = 10.0
 """How often old rows are given up and missing receipts looked for."""
 
+CLOCK_WAS_SET_S = 60.0
+"""Less is a clock that is kept right."""
 
 NO_SINK = "none"
 
@@ -110,6 +112,8 @@ class Outbox:
         """By row number, when the broker took it, on the monotonic clock; oldest first."""
         self._sink_online_since: float | None = None
         self._look_at = 0.0
+        self._clock_ahead_s = clock() - time.monotonic()
+        """How far the clock was ahead of the monotonic one at the last look."""
         self._depth = 0
         self._oldest_taken_at: float | None = None
         self.counters: Counter[str] = Counter(
@@ -170,6 +174,7 @@ class Outbox:
 
     def _keep(self, serial: str, readings: Sequence[Reading]) -> None:
         self.counters["readings_taken"] += len(readings)
+        self._mind_the_clock()
         try:
             self._fresh.append(deque(self._journal.add(serial, readings, self._clock())))
         except JournalFull as error:
@@ -250,11 +255,20 @@ class Outbox:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_AFTER_S
+        self._mind_the_clock()
         if given_up := self._journal.give_up_old(self._clock()):
             self.counters["readings_given_up"] += given_up
             logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
         self._send_again(now)
         self._depth, self._oldest_taken_at = self._journal.depth(), self._journal.oldest_taken_at()
+
+    def _mind_the_clock(self) -> None:
+        """Notice a clock that was set since the last look, before anything is written or given up by it."""
+        ahead_s = self._clock() - time.monotonic()
+        if abs(jump_s := ahead_s - self._clock_ahead_s) > CLOCK_WAS_SET_S:
+            logger.warning("the clock was set by %+.0f s; the age of what waits stays as it was", jump_s)
+            self._journal.clock_was_set(jump_s)
+        self._clock_ahead_s = ahead_s
 
     def _send_again(self, now: float) -> None:
         """Line up for another publication what was not receipted in time while the sink was there to do it."""

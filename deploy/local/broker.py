@@ -3,7 +3,10 @@
 import importlib.util
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from deploy.local.settings import HOST, LocalSettings
@@ -15,6 +18,9 @@ SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/opt/homebrew/sbin")
 
 IOTCORE_PAYLOAD_LIMIT = 1024 * 1024
 """Its own limit is 20,480 bytes, which a large roof's meters can exceed."""
+
+UNREADABLE = "Couldn't open database"
+"""What mosquitto says before it ends over a mosquitto.db (src/mosquitto.c in every 2.x)."""
 
 
 def find_mosquitto() -> str | None:
@@ -43,6 +49,40 @@ def mosquitto_configuration(port: int, state: Path, *, root: bool) -> str:
     if root:  # it would become the user mosquitto, who can't write here
         lines.append("user root")
     return "\n".join(lines) + "\n"
+
+
+def set_unreadable_aside(mosquitto: str, state: Path, *, root: bool) -> Path | None:
+    """Rename what an earlier mosquitto left if this one would not start with it, and return the new name.
+
+    A full disk leaves half a file, and mosquitto 2.0 then ends at each start, also once there is room. What it had
+    acknowledged is in the pollers' journals. Only mosquitto knows what it can read, so it tries on another port.
+    """
+    memory = state / "mosquitto.db"
+    if not memory.exists():
+        return None
+    port = _free_port()
+    configuration = state / "trial.conf"
+    configuration.write_text(mosquitto_configuration(port, state, root=root))
+    with subprocess.Popen([mosquitto, "-c", str(configuration)], stderr=subprocess.PIPE, text=True) as trial:  # noqa: S603 - the broker itself
+        while trial.poll() is None and not _listens(port):
+            time.sleep(0.02)
+        # Killed, it saves nothing.
+        trial.kill()
+        complaint = trial.communicate()[1]
+    if UNREADABLE not in complaint:
+        return None
+    return memory.rename(memory.with_suffix(f".unreadable-{int(time.time())}"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def iotcore_configuration(port: int) -> str:
@@ -76,7 +116,10 @@ def main() -> int:
     state.mkdir(parents=True, exist_ok=True)
     if mosquitto := find_mosquitto():
         configuration = state / "mosquitto.conf"
-        configuration.write_text(mosquitto_configuration(settings.mqtt_port, state, root=os.geteuid() == 0))
+        root = os.geteuid() == 0
+        configuration.write_text(mosquitto_configuration(settings.mqtt_port, state, root=root))
+        if aside := set_unreadable_aside(mosquitto, state, root=root):
+            say(f"set aside {aside}, which mosquitto cannot read; the pollers publish again what it had not passed on")
         say(f"mosquitto on {HOST}:{settings.mqtt_port}")
         os.execv(mosquitto, [mosquitto, "-c", str(configuration)])  # noqa: S606
     if importlib.util.find_spec("iotcore"):

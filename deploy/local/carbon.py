@@ -35,8 +35,9 @@ CACHE_QUERY_INTERFACE = {HOST}
 CACHE_QUERY_PORT = 0
 # On by default, it would ask a Graphite web application about every tagged name.
 ENABLE_TAGS = False
-# Any limit here drops points without a word to the sender.
+# Any limit here drops points without a word to the sender; where there is one, flow control pauses him instead.
 MAX_CACHE_SIZE = inf
+USE_FLOW_CONTROL = True
 MAX_CREATES_PER_MINUTE = inf
 MAX_UPDATES_PER_SECOND = inf
 # Of two points in the same second the later one counts.

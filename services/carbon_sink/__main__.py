@@ -13,7 +13,6 @@ from services.carbon_sink.settings import CarbonSinkSettings
 from shared import lifecycle, logs
 from shared.check import tell
 from shared.health import Health, health_finding
-from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load
 from shared.topics import Topics
@@ -54,7 +53,7 @@ def main() -> int:
         store = Carbon(settings.carbon.addresses)
         health = Health(health_file)
     CarbonSink(connection, store, settings.carbon, dead_letters, health).run(stop)
-    return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
+    return connection.exit_code
 
 
 class StandardOutput:

@@ -75,7 +75,7 @@ def main() -> int:
         for number, gateway in enumerate(settings.gateways)
     ]
     Poller(gateways, connection, outbox, Health(health_file)).run(stop)
-    return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
+    return connection.exit_code
 
 
 def _once(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore, *, pretty: bool) -> int:

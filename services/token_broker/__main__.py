@@ -55,7 +55,7 @@ def main() -> int:
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[requests_for_tokens])
     health = Health(health_file)
     TokenBroker(connection, supply, health=health, no_longer_served=cache.serials() - served).run(stop)
-    return ExitCode.TAKEN_OVER if connection.taken_over else ExitCode.STOPPED
+    return connection.exit_code
 
 
 def _supply(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> TokenSupply:

@@ -6,16 +6,22 @@ The oracle of each test: *conservation* (each reading that the gateway served is
 
 import itertools
 import json
+import os
+import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 import whisper
 
+from deploy.local.broker import find_mosquitto, mosquitto_configuration
 from services.simulator.simulator import Simulator
 from tests.conftest import Server
+from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, simulator, wait_until
 
 DAY_S = 86_400
@@ -27,13 +33,36 @@ LATENESS_S = 90.0
 class House:
     """Everything between the roof and the disk, and the judge of what arrives."""
 
-    def __init__(self, state: Path, roof: Simulator, running: ExitStack) -> None:
+    def __init__(
+        self,
+        state: Path,
+        roof: Simulator,
+        running: ExitStack,
+        *,
+        broker_rules: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare a house; nothing runs yet.
+
+        Args:
+            state: where everything keeps everything.
+            roof: the gateway, running.
+            running: ends what is started.
+            broker_rules: lines that take the place of those of their name in the broker's configuration.
+            settings: of both services, in place of the usual ones.
+        """
         self.state = state
         self.roof = roof
         self.poller_ended_at: list[float] = []
         """When the poller was killed or told to stop, epoch seconds."""
         self._running = running
-        self.broker = self._server("deploy.local.broker", "MQTT_PORT")
+        self._settings = dict(settings or {})
+        if broker_rules:
+            self.broker = mosquitto(state, broker_rules)
+        else:
+            self.broker = self._server("deploy.local.broker", "MQTT_PORT")
+        self.proxy = running.enter_context(Proxy(self.broker.port))
+        """Between the services and the broker."""
         self.carbon = self._server("deploy.local.carbon", "CARBON_PORT")
         self._keep_every_second()
         self.sink = self._service("services.carbon_sink", {"CARBON_SETTLE_S": "3"})
@@ -54,11 +83,15 @@ class House:
 
     def start(self) -> None:
         """Start everything, the sink before the poller: a broker keeps nothing for whom it never met."""
-        for program in (self.broker, self.carbon, self.sink):
-            self._running.enter_context(program)
+        self.run(self.broker, self.carbon, self.sink)
         wait_until(lambda: "connected to the broker" in self.sink.output, "the sink is connected")
-        self._running.enter_context(self.poller)
+        self.run(self.poller)
         wait_until(self.stored, f"a first reading; {self.poller.output}")
+
+    def run(self, *programs: Program) -> None:
+        """Start programs one after the other; they end with the house."""
+        for program in programs:
+            self._running.enter_context(program)
 
     def served(self) -> dict[int, float]:
         """Return every reading of the grid that the gateway has served, by its time."""
@@ -120,6 +153,14 @@ class House:
         wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
         assert wrong == {}
 
+    def metric(self, name: str, service: str = "poller") -> float:
+        """Return the newest value of a counter or gauge of a service's that is stored, 0 if there is none."""
+        file = self.state / "graphite" / "whisper" / "enphase" / "services" / service / "metrics" / f"{name}.wsp"
+        if not file.exists():
+            return 0.0
+        _times, values = whisper.fetch(str(file), int(time.time()) - 600)
+        return next((value for value in reversed(values) if value is not None), 0.0)
+
     @property
     def _metrics_file(self) -> Path:
         return self.state / "graphite/whisper/enphase/services/poller/metrics/readings_sent_again.wsp"
@@ -135,7 +176,7 @@ class House:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "MQTT_PORT": str(self.broker.port),
+            "MQTT_PORT": str(self.proxy.port),
             "CARBON_HOST": HOST,
             "CARBON_PORT": str(self.carbon.port),
             "STATE_DIR": str(self.state),
@@ -150,18 +191,73 @@ class House:
 
     def _service(self, module: str, environment: Mapping[str, str]) -> Program:
         return Program.python(
-            module, log=self.state / f"{module}.log", environment=self._environment() | dict(environment)
+            module,
+            log=self.state / f"{module}.log",
+            environment=self._environment() | dict(environment) | self._settings,
         )
 
 
 @contextmanager
-def standing_house(state: Path) -> Iterator[House]:
-    """Yield a house in which readings arrive."""
+def house_in(
+    state: Path, *, broker_rules: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[House]:
+    """Yield a house in which only the gateway runs yet."""
     with ExitStack() as running:
         roof = running.enter_context(simulator(state, model="metered-single", inverters=2))
-        house = House(state, roof, running)
+        yield House(state, roof, running, broker_rules=broker_rules, settings=settings)
+
+
+@contextmanager
+def standing_house(
+    state: Path, *, broker_rules: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[House]:
+    """Yield a house in which readings arrive."""
+    with house_in(state, broker_rules=broker_rules, settings=settings) as house:
         house.start()
         yield house
+
+
+def mosquitto(state: Path, rules: Sequence[str]) -> Server:
+    """Return a mosquitto with rules of a test's own in place of those of ``make run``."""
+    program = find_mosquitto()
+    if program is None:
+        pytest.skip("needs mosquitto (apt install mosquitto)")
+    port = free_port()
+    home = state / "broker"
+    home.mkdir(parents=True, exist_ok=True)
+    names = {rule.split()[0] for rule in rules}
+    usual = mosquitto_configuration(port, home, root=os.geteuid() == 0).splitlines()
+    configuration = home / "test.conf"
+    lines = [line for line in usual if line.split()[0] not in names]
+    configuration.write_text("\n".join([*lines, *rules]) + "\n")
+    server = Server([program, "-c", str(configuration)], state / "mosquitto.log")
+    server.port = port
+    return server
+
+
+@contextmanager
+def small_disk(directory: Path, size_kb: int) -> Iterator[Path]:
+    """Mount a disk of so many kB on a directory and yield the path of a file that fills it once it is written."""
+    become_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if become_root and not shutil.which("sudo"):
+        pytest.skip("needs root, to mount a disk that can be filled")
+    directory.mkdir(parents=True, exist_ok=True)
+    options = f"size={size_kb}k,uid={os.geteuid()}"
+    subprocess.run([*become_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+    try:
+        yield directory / "filler"
+    finally:
+        subprocess.run([*become_root, "umount", "--lazy", directory], check=True)
+
+
+def fill(filler: Path) -> None:
+    """Take all the room that is left on a small disk."""
+    with filler.open("ab", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return
 
 
 def pause(seconds: float) -> None:

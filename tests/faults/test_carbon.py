@@ -4,16 +4,12 @@ Each ends with the oracle: what was published is in Whisper at its time with its
 reading passes.
 """
 
-import contextlib
 import json
 import random
 import signal
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -21,6 +17,7 @@ from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
 from tests.conftest import SERIAL, Server
+from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, now_in_slot, stored, wait_until
 
 PATH = f"enphase.{SERIAL}.production.power_w"
@@ -156,14 +153,14 @@ def test_c6_a_connection_reset_in_the_middle_of_a_batch(
 ) -> None:
     """A batch that was cut off is sent again."""
     sink.stop()
-    with CuttingProxy(carbon.port) as proxy:
+    with Proxy(carbon.port) as proxy:
         environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
         with Program.python("services.carbon_sink", log=tmp_path / "cut.log", environment=environment) as cut_off:
             roof = Roof(publisher, tmp_path)
             proxy.cut_after(300)
             roof.publish(COUNT)
             wait_until(lambda: proxy.cuts > 2, f"some cuts; {cut_off.output}")
-            proxy.cut_after(None)
+            proxy.behave()
 
             roof.all_is_stored()
 
@@ -266,50 +263,3 @@ def test_several_carbons_the_next_one_is_used_when_the_first_is_lost(
         carbon.kill()
 
         roof.all_is_stored()
-
-
-class CuttingProxy:
-    """A TCP proxy that resets each connection after so many bytes."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
-        self._limit: int | None = None
-        self._listener = socket.create_server((HOST, 0))
-        self.port = int(self._listener.getsockname()[1])
-        self.cuts = 0
-
-    def cut_after(self, limit: int | None) -> None:
-        """Reset connections that carry more bytes than this; None lets all pass."""
-        self._limit = limit
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _address = self._listener.accept()
-                threading.Thread(target=self._carry, args=(client,), daemon=True).start()
-
-    def _carry(self, client: socket.socket) -> None:
-        carried = 0
-        with client, contextlib.suppress(OSError), socket.create_connection((HOST, self._target_port)) as target:
-            for data in _received(client):
-                carried += len(data)
-                if self._limit is not None and carried > self._limit:
-                    self.cuts += 1
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                    return
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-            for data in _received(target):
-                client.sendall(data)
-
-
-def _received(connection: socket.socket) -> Iterator[bytes]:
-    while data := connection.recv(100):
-        yield data

@@ -19,7 +19,7 @@ from services.simulator.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 OUR_SETTINGS = ("CARBON_", "ENLIGHTEN_", "ENVOY", "GRAPHITE_", "LOG_", "MQTT_", "POLL_", "SIMULATOR_", "STATE_DIR")
 
 Value = TypeVar("Value")

@@ -1,12 +1,16 @@
-"""Rows C4, C8 and S4 of the fault matrix: what Carbon must be told, and a Carbon that is slow."""
+"""Rows C4, C7, C8 and S4 of the fault matrix: what Carbon must be told, no room for it, and a Carbon that is slow."""
 
+import threading
+import time
 from configparser import ConfigParser
 from pathlib import Path
 
 from deploy.local.carbon import carbon_configuration
 from shared.mqtt import Connection
+from shared.readings import Production
+from shared.settings import MqttSettings
 from tests.conftest import Server
-from tests.faults.house import memory_mb
+from tests.faults.house import House, fill, memory_mb, small_disk, standing_house
 from tests.faults.proxy import Proxy
 from tests.faults.test_carbon import Roof
 from tests.programs import HOST, Program, wait_until
@@ -42,3 +46,32 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
 
             roof.all_is_stored()
             assert memory_mb(slow) < 100
+
+
+def test_c7_carbons_disk_is_full(tmp_path: Path) -> None:
+    """A series that has its room on disk loses nothing; a new one is begun once there is room, and nobody is told."""
+    (tmp_path / "graphite").mkdir()
+    with small_disk(tmp_path / "graphite", 6000) as filler, standing_house(tmp_path) as house:
+        fill(filler)
+        house.poll_on(5)
+        newcomer = tmp_path / "graphite/whisper/enphase/newcomer/production/power_w.wsp"
+        publish(house, power_w=1.0)
+        house.poll_on(5)
+        assert not newcomer.exists() or newcomer.stat().st_size == 0
+        filler.unlink()
+
+        house.everything_arrives()
+
+        def begun() -> bool:
+            publish(house, power_w=2.0)
+            return newcomer.exists() and newcomer.stat().st_size > 0
+
+        wait_until(begun, "the new series is begun")
+
+
+def publish(house: House, power_w: float) -> None:
+    """Publish a reading of a gateway that was never heard of before."""
+    reading = Production(timestamp=int(time.time()), power_w=power_w, source="meter")
+    settings = MqttSettings(host=HOST, port=house.broker.port)
+    with Connection(settings, stop=threading.Event(), lasting=False) as connection:
+        connection.publish(connection.topics.history("newcomer", reading.kind), reading.to_json()).result(30)

@@ -23,6 +23,11 @@ def _message(connection: Connection) -> Message | None:
     return received if isinstance(received, Message) else None
 
 
+def wait_until_subscribed(connection: Connection) -> None:
+    """Return once the subscription is on its way, ahead of what is published from here on."""
+    wait_until(lambda: isinstance(connection.receive(0.1), Connected), "connected")
+
+
 @pytest.fixture
 def stop() -> threading.Event:
     """Return a stop event that nobody sets."""
@@ -85,6 +90,7 @@ def test_an_unacknowledged_message_comes_again_to_the_next_process(mqtt: Setting
     """What a service did not acknowledge before it ended is delivered to its successor."""
     subscriptions = [Subscription("enphase/readings")]
     with Connection(mqtt("sink"), stop=stop, subscriptions=subscriptions) as connection:
+        wait_until_subscribed(connection)
         connection.publish("enphase/readings", b"1")
         connection.publish("enphase/readings", b"2")
         assert connection.acknowledge(next_message(connection))
@@ -99,6 +105,7 @@ def test_acknowledging_a_message_of_a_lost_connection_is_refused(
 ) -> None:
     """A late acknowledgement is not sent: its packet identifier may be another message's by now."""
     with Connection(mqtt("sink"), stop=stop, subscriptions=[Subscription("enphase/readings")]) as connection:
+        wait_until_subscribed(connection)
         connection.publish("enphase/readings", b"1")
         message = next_message(connection)
         broker.kill()
@@ -133,6 +140,7 @@ def test_stopping_delivers_what_was_published_before(mqtt: Settings, stop: threa
 def test_user_properties_arrive_with_the_message(mqtt: Settings, stop: threading.Event) -> None:
     """What a publisher tells beside the payload reaches the subscriber."""
     with Connection(mqtt("sink"), stop=stop, subscriptions=[Subscription("enphase/readings")]) as connection:
+        wait_until_subscribed(connection)
         connection.publish("enphase/readings", b"{}", user_properties={"journal": "a", "sequence": "7"})
 
         assert next_message(connection).user_properties == {"journal": "a", "sequence": "7"}

@@ -279,11 +279,6 @@ class Connection:
         """The largest packet that the broker takes; it ends the connection over a larger one."""
         return self._state.maximum_packet_bytes
 
-    @property
-    def waiting(self) -> int:
-        """How many publications the broker has not answered yet."""
-        return len(self._unanswered)
-
     def wait_until_connected(self, timeout_s: float) -> bool:
         """Return whether the connection stood within the time."""
         return self._state.connected.wait(timeout_s)

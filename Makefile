@@ -47,8 +47,9 @@ lock: ## pin the newest dependencies that pyproject.toml allows, with hashes (ne
 	$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.txt
 	echo 'setuptools>=77' | $(LOCK) - --output-file requirements-build.txt
 
+# Extras stay in the pins: pip 23 takes a newer release than the pinned one for `coverage[toml]`, and refuses it unhashed.
 LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+  --no-emit-index-url --no-emit-find-links --no-strip-extras --no-annotate --custom-compile-command "make lock"
 
 clean: ## remove the environment and caches; state/ stays
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -41,7 +41,7 @@ chaos: $(INSTALLED)-dev ## kill and stop anything at random for MINUTES=10; SEED
 
 lock: ## pin the newest dependencies that pyproject.toml allows, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 2; }
-	$(LOCK) pyproject.toml --output-file requirements.txt
+	$(LOCK) pyproject.toml --extra simulator --output-file requirements.txt
 	$(LOCK) pyproject.toml --extra run --output-file requirements-run.txt
 	$(LOCK) pyproject.toml --extra broker --output-file requirements-broker.txt
 	$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.txt

@@ -6,10 +6,12 @@ or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has 
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Literal, NoReturn, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
@@ -138,22 +140,28 @@ def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings
     return parser
 
 
-def _settings_table(settings_class: type[BaseModel], prefix: str = "") -> str:
-    lines = []
+def settings_by_name(settings_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every setting of a class and its sections: the variable's name, and what it is."""
     for field_name, field in settings_class.model_fields.items():
         name = f"{prefix}{field_name}".upper()
         # A list of sections is one variable that holds JSON.
         parts = () if get_origin(field.annotation) in (list, tuple) else (field.annotation, *get_args(field.annotation))
         section = next((part for part in parts if _is_section(part)), None)
         if section is not None:
-            lines.append(_settings_table(section, f"{name}_"))
+            yield from settings_by_name(section, f"{name}_")
         else:
-            default = "" if field.default in (None, "", (), PydanticUndefined) else f" [{_shown(field.default)}]"
-            lines.append(f"  {name:<26} {field.description or ''}{default}")
+            yield name, field
+
+
+def _settings_table(settings_class: type[BaseModel]) -> str:
+    lines = []
+    for name, field in settings_by_name(settings_class):
+        default = "" if field.default in (None, "", (), PydanticUndefined) else f" [{_shown(field.default)}]"
+        lines.append(f"  {name:<26} {field.description or ''}{default}")
     return "\n".join(lines)
 
 
-def _is_section(annotation: object) -> bool:
+def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

@@ -1,0 +1,97 @@
+"""The compose stack, unmodified, for the tests of this folder; they skip, saying why, where it cannot be had."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from pytest_docker.plugin import Services
+
+from tests.docker.stack import Stack
+from tests.programs import HOST, ROOT, clean_environment, free_port
+
+IMAGES = (
+    "python:3.13-slim",
+    "eclipse-mosquitto:2",
+    "graphiteapp/graphite-statsd:1.1.10-5",
+    "nodered/node-red:4",
+)
+PUBLISHED = ("MQTT_PUBLISH", "MQTT_TLS_PUBLISH", "GRAPHITE_PUBLISH", "NODE_RED_PUBLISH")
+SETTINGS = {
+    "COMPOSE_PROFILES": "demo,node-red",
+    # Repairs come soon.
+    "JOURNAL_RESEND_AFTER_S": "15",
+    "CARBON_SETTLE_S": "5",
+}
+
+
+def docker_problem() -> str | None:
+    """Return what keeps the stack from running here, None if nothing does."""
+    for command in ("docker version", "docker compose version", "docker buildx version"):
+        if problem := _problem(command.split()):
+            return f"`{command}` fails: {problem}"
+    for image in IMAGES:
+        if _problem(["docker", "image", "inspect", image]) and (problem := _problem(["docker", "pull", "-q", image])):
+            return f"the image {image} cannot be had: {problem}"
+    return None
+
+
+def _problem(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return done.stderr.strip() or f"exit {done.returncode}" if done.returncode else None
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command() -> str:
+    """Return how compose is called, without a developer's own .env, if it works here."""
+    if problem := docker_problem():
+        if os.environ.get("REQUIRE_DOCKER"):
+            pytest.fail(f"REQUIRE_DOCKER is set, but {problem}")
+        pytest.skip(problem)
+    return "docker compose --env-file /dev/null"
+
+
+@pytest.fixture(scope="session")
+def docker_compose_file() -> str:
+    """Return the stack that people run."""
+    return str(ROOT / "docker-compose.yml")
+
+
+@pytest.fixture(scope="session")
+def docker_setup() -> list[str]:
+    """Begin without volumes of an earlier run, and wait until all is well."""
+    return ["down -v --remove-orphans", "up --build --wait --quiet-pull"]
+
+
+@pytest.fixture(scope="session")
+def docker_cleanup() -> list[str]:
+    """Leave nothing behind."""
+    return ["down -v --remove-orphans"]
+
+
+@pytest.fixture(scope="session")
+def settings_of_the_stack() -> Iterator[None]:
+    """Let compose see the settings of the tests and none of a developer's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - clean_environment().keys():
+            patch.delenv(name)
+        # Chosen here, because Docker chooses another port whenever it restarts a container.
+        published = {name: f"{HOST}:{free_port()}" for name in PUBLISHED}
+        for name, value in (SETTINGS | published).items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stack(
+    settings_of_the_stack: None,
+    docker_compose_command: str,
+    docker_compose_file: str,
+    docker_compose_project_name: str,
+    docker_services: Services,
+) -> Stack:
+    """Return the stack with a simulated house and Node-RED, up and well."""
+    return Stack(docker_compose_command, docker_compose_file, docker_compose_project_name, docker_services)

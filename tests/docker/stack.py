@@ -1,0 +1,114 @@
+"""The compose stack as tests see it: commands in containers, what they are, what Graphite draws."""
+
+import json
+import secrets
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from pydantic import SecretStr
+from pytest_docker.plugin import Services
+
+from shared.settings import MqttSettings
+from tests.programs import HOST
+
+MINUTE_S = 60
+RUNNING = ("mosquitto", "graphite", "token_broker", "poller", "carbon_sink", "simulator", "node_red")
+"""The services that stay; ``setup`` ends, and Grafana's image cannot be had everywhere."""
+
+
+class Stack:
+    """The containers of one compose project, up and running."""
+
+    def __init__(self, command: str, file: str, project: str, services: Services) -> None:
+        self._command = [*command.split(), "-f", file, "-p", project]
+        self._services = services
+        self.up_at = time.monotonic()
+        """When all of them were well."""
+
+    def compose(self, *arguments: str) -> str:
+        """Run a command of compose and return what it prints."""
+        return _run([*self._command, *arguments])
+
+    def inside(self, service: str, *command: str) -> str:
+        """Run a command in a service's container and return what it prints."""
+        return self.compose("exec", "-T", service, *command)
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """The generated passwords, by ``<folder>/<name>``."""
+        tell = "cd /volumes && for file in */*password */secret_key; do echo $file $(cat $file); done"
+        lines = self.compose("run", "--rm", "--no-deps", "-T", "setup", "sh", "-c", tell).splitlines()
+        return dict(line.split() for line in lines)
+
+    def mqtt(self, account: str) -> MqttSettings:
+        """Return what it takes to connect to the broker with an account."""
+        folder = {"health": "mosquitto/health_password"}.get(account, f"{account.replace('-', '_')}/mqtt_password")
+        return MqttSettings(
+            host=HOST,
+            port=self.port("mosquitto", 1883),
+            username=account,
+            password=SecretStr(self.secrets[folder]),
+            client_id=f"test-{account}-{secrets.token_hex(4)}",
+        )
+
+    def port(self, service: str, port: int) -> int:
+        """Return the port on this machine that reaches a service's."""
+        return int(self._services.port_for(service, port))
+
+    def container(self, service: str) -> dict[str, Any]:
+        """Return what Docker knows of a service's container."""
+        identifier = self.compose("ps", "--all", "--quiet", service).strip()
+        (container,) = json.loads(_run(["docker", "inspect", identifier]))
+        return dict(container)
+
+    def memory_percent(self, service: str) -> float:
+        """Return how much of its memory limit a service's container uses."""
+        identifier = str(self.container(service)["Id"])
+        return float(_run(["docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", identifier]).strip(" %\n"))
+
+    def healthy(self, service: str) -> bool:
+        """Return whether a service's container says that it does its work."""
+        state = self.container(service)["State"]
+        return bool(state["Running"] and state["Health"]["Status"] == "healthy")
+
+    def kill(self, service: str) -> None:
+        """End all processes in a container at once, as a crash does; ``docker kill`` would count as wanted."""
+        subprocess.run([*self._command, "exec", "-T", service, "sh", "-c", "kill -9 -1"], check=False)
+
+    def served(self) -> dict[int, tuple[float, float]]:
+        """Return each power of the grid that the simulated gateway has served: by its time, when, and what."""
+        fetch = "from urllib.request import urlopen; print(urlopen('{}').read().decode())".format(
+            "http://127.0.0.1:8445/served?server=envoy&path=/ivp/meters/readings"
+        )
+        answers = json.loads(self.inside("simulator", "python", "-c", fetch))["served"]
+        found = {}
+        for answer in answers:
+            if answer["status"] == 200:
+                meters = json.loads(answer["body"])
+                found[meters[1]["timestamp"]] = (answer["at"], meters[1]["activePower"])
+        return found
+
+    def drawn(self, target: str, since_s: int = 15 * MINUTE_S) -> dict[int, float]:
+        """Return the points of the first series that Graphite renders for a target, by the time of their slot.
+
+        None while it does not answer.
+        """
+        query = urllib.parse.urlencode({"target": target, "from": f"-{since_s}s", "format": "json", "noCache": "true"})
+        url = f"http://{HOST}:{self.port('graphite', 8080)}/render?{query}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                series = json.loads(answer.read())
+        except OSError:
+            return {}
+        return {at: value for value, at in series[0]["datapoints"] if value is not None} if series else {}
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: {done.stderr}"
+    return done.stdout

@@ -1,0 +1,242 @@
+"""Each row of docs/security.md, tried on the running stack."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from paho.mqtt.client import Client, ConnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from pydantic import SecretStr
+
+from shared.mqtt import Connected, Connection, Message, Subscription
+from shared.settings import MqttSettings
+from tests.docker.stack import RUNNING, Stack
+from tests.programs import HOST, wait_until
+
+SERIAL = "999999999999"
+"""A gateway that there is not."""
+
+NOT_AUTHORIZED = 0x87
+TOKEN = f"enphase/{SERIAL}/token"
+REQUEST = f"enphase/{SERIAL}/token/request"
+TOKEN_STATUS = f"enphase/{SERIAL}/token/status"
+INFO = f"enphase/{SERIAL}/info"
+STATUS = f"enphase/{SERIAL}/status"
+READINGS = f"enphase/{SERIAL}/readings/production"
+HISTORY = f"enphase/{SERIAL}/history/production"
+RECEIPTS = "enphase/services/carbon-sink/receipts"
+SINK_STATUS = "enphase/services/carbon-sink/status"
+SINK_METRICS = "enphase/services/carbon-sink/metrics"
+
+MAY_WRITE = {
+    "token-broker": {TOKEN, TOKEN_STATUS},
+    "poller": {REQUEST, INFO, STATUS, READINGS, HISTORY},
+    "carbon-sink": {RECEIPTS, SINK_STATUS, SINK_METRICS},
+    "viewer": set(),
+    "health": set(),
+}
+MAY_READ = {
+    "token-broker": {REQUEST},
+    "poller": {TOKEN, RECEIPTS, SINK_STATUS},
+    "carbon-sink": {READINGS, HISTORY, SINK_METRICS},
+    "viewer": {INFO, STATUS, READINGS, HISTORY, TOKEN_STATUS, SINK_STATUS, SINK_METRICS},
+    "health": set(),
+}
+TOPICS = sorted(set().union(*MAY_WRITE.values()))
+WRITER = {topic: account for account, topics in MAY_WRITE.items() for topic in topics}
+
+
+@pytest.fixture(scope="module")
+def writers(stack: Stack) -> Iterator[dict[str, Connection]]:
+    """Yield a connection with each account."""
+    with ExitStack() as until_the_end:
+        yield {
+            account: until_the_end.enter_context(passer_by(stack.mqtt(account), subscribes=False))
+            for account in MAY_WRITE
+        }
+
+
+def passer_by(settings: MqttSettings, *, subscribes: bool) -> Connection:
+    """Return a connection that leaves no trace, subscribed to everything or to nothing."""
+    subscriptions = [Subscription("#")] if subscribes else []
+    return Connection(settings, stop=threading.Event(), subscriptions=subscriptions, lasting=False)
+
+
+def mark(topic: str) -> bytes:
+    """Return what to publish to a topic: it harms nobody who reads it, and is not mistaken for anything else."""
+    return b"online" if topic == SINK_STATUS else b'{"timestamp": 1, "power_w": %d}' % TOPICS.index(topic)
+
+
+def heard_by(connection: Connection, expected: set[str]) -> set[str]:
+    """Return the topics of all marks that arrive until those expected have and there is silence."""
+    found: set[str] = set()
+
+    def is_silent() -> bool:
+        message = connection.receive(1.0)
+        if isinstance(message, Message):
+            connection.acknowledge(message)
+            if message.topic in TOPICS and message.payload == mark(message.topic):
+                found.add(message.topic)
+        return message is None and expected <= found
+
+    wait_until(is_silent, f"{expected} and then silence; heard {found}")
+    return found
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], topic: str) -> None:
+    """The broker takes it from one account, and refuses it from all others."""
+    answers = {account: writer.publish(topic, mark(topic)).result(10) for account, writer in writers.items()}
+
+    assert {account for account, answer in answers.items() if answer.accepted} == {WRITER[topic]}
+    assert {answer.reason_code for answer in answers.values() if not answer.accepted} == {NOT_AUTHORIZED}
+
+
+@pytest.mark.parametrize("account", MAY_READ)
+def test_an_account_hears_its_topics_and_no_others(stack: Stack, writers: dict[str, Connection], account: str) -> None:
+    """It subscribes to everything, and of what is published it gets what it may read."""
+    with passer_by(stack.mqtt(account), subscribes=True) as reader:
+        heard_by(reader, set())
+        for topic in TOPICS:
+            assert writers[WRITER[topic]].publish(topic, mark(topic)).result(10).accepted
+
+        assert heard_by(reader, MAY_READ[account]) == MAY_READ[account]
+
+
+def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
+    """The poller's account gets the token of the simulated gateway as soon as it subscribes, the viewer its status."""
+
+    def retained(account: str) -> set[str]:
+        topics = set()
+        with passer_by(stack.mqtt(account), subscribes=True) as reader:
+            while isinstance(message := reader.receive(2.0), Message | Connected):
+                if isinstance(message, Message):
+                    reader.acknowledge(message)
+                    if message.retained:
+                        topics.add(message.topic)
+                    else:
+                        break
+        return topics
+
+    assert "enphase/122098765432/token" in retained("poller")
+    assert "enphase/122098765432/token/status" in (seen := retained("viewer"))
+    assert "enphase/122098765432/token" not in seen
+
+
+@pytest.mark.parametrize("account", [None, "viewer", "poller", "nobody"])
+def test_nobody_gets_in_without_the_right_password(stack: Stack, account: str | None) -> None:
+    """Neither anonymous, nor with a wrong password, nor under a name that there is not."""
+    password = SecretStr("guessed") if account else None
+    settings = MqttSettings(host=HOST, port=stack.port("mosquitto", 1883), username=account, password=password)
+
+    assert connect_code(settings) == NOT_AUTHORIZED
+
+
+def connect_code(settings: MqttSettings) -> int:
+    """Return the reason code with which the broker answers."""
+    codes: list[int] = []
+
+    def connected(
+        _client: Client, _userdata: object, _flags: ConnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        codes.append(code.value)
+
+    client = Client(CallbackAPIVersion.VERSION2, "stranger", protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_connect = connected
+    if settings.password:
+        client.username_pw_set(settings.username, settings.password.get_secret_value())
+    client.connect(settings.host, settings.port)
+    while not codes:
+        client.loop(1.0)
+    client.disconnect()
+    return codes[0]
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_a_container_is_as_closed_as_it_claims(stack: Stack, service: str) -> None:
+    """Its processes are not root's, have no capability and cannot get any, and can't write the image's files."""
+    host = stack.container(service)["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert not host["Privileged"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] == 100
+    assert host["Init"] is True
+    status = dict(
+        line.split(":\t", 1) for line in stack.inside(service, "cat", "/proc/1/status").splitlines() if ":\t" in line
+    )
+    assert "0" not in status["Uid"].split()
+    assert "0" not in status["Gid"].split()
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    refused = stack.inside(service, "sh", "-c", "touch /usr/bin/mine 2>/dev/null || echo refused")
+    assert refused.strip() == "refused"
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_a_port_is_reached_from_this_machine_only(stack: Stack, service: str) -> None:
+    """What is published is published on loopback."""
+    bindings = stack.container(service)["HostConfig"]["PortBindings"] or {}
+
+    assert {binding["HostIp"] for published in bindings.values() for binding in published} <= {HOST}
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_a_service_holds_its_own_secrets_and_no_others(stack: Stack, service: str) -> None:
+    """One volume of secrets is mounted, its own, not to be written."""
+    own = {"node_red": "viewer_secrets", "graphite": None, "simulator": None}.get(service, f"{service}_secrets")
+    mounts = [mount for mount in stack.container(service)["Mounts"] if str(mount.get("Name")).endswith("_secrets")]
+
+    assert [mount["Name"].split("_", 1)[1] for mount in mounts] == ([own] if own else [])
+    assert not any(mount["RW"] for mount in mounts)
+
+
+def test_only_the_token_broker_knows_the_password_of_the_account(stack: Stack) -> None:
+    """It is in no other container's environment or secrets."""
+    holders = {
+        service
+        for service in RUNNING
+        if "sunshine" in stack.inside(service, "sh", "-c", "env; cat /run/secrets/* 2>/dev/null; true")
+        and service != "simulator"
+    }
+
+    assert holders == {"token_broker"}
+
+
+def test_secrets_are_in_no_log_and_no_environment(stack: Stack) -> None:
+    """No password that was made, and no token, is told by any container but once by setup."""
+    token_file = stack.inside("token_broker", "sh", "-c", "cat /state/token_broker/tokens/*.json")
+    all_secrets = {*stack.secrets.values(), token_file.split('"text": "')[1].split('"')[0]}
+    assert len(all_secrets) == len(stack.secrets) + 1
+    for service in RUNNING:
+        told = stack.compose("logs", service) + str(stack.container(service)["Config"]["Env"])
+        assert not [secret for secret in all_secrets if secret in told], service
+
+
+def test_the_editor_of_node_red_wants_a_password(stack: Stack) -> None:
+    """Nobody anonymous reads the flows; the generated password opens them."""
+    base = f"http://{HOST}:{stack.port('node_red', 1880)}"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{base}/flows", timeout=10)
+    form = "client_id=node-red-admin&grant_type=password&scope=*&username=admin&password="
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{base}/auth/token", data=f"{form}guessed".encode(), timeout=10)
+    right = f"{form}{stack.secrets['viewer/editor_password']}".encode()
+    with urllib.request.urlopen(f"{base}/auth/token", data=right, timeout=10) as answer:
+        assert b"access_token" in answer.read()
+
+
+def test_passwords_are_made_once(stack: Stack) -> None:
+    """Another ``up`` keeps them, and tells none again."""
+    told = stack.compose("run", "--rm", "--no-deps", "-T", "setup")
+    again = stack.compose("run", "--rm", "--no-deps", "-T", "setup", "cat", "/volumes/viewer/mqtt_password")
+
+    assert "password" not in told
+    assert again == stack.secrets["viewer/mqtt_password"]

@@ -1,0 +1,92 @@
+import time
+
+import pytest
+
+from tests.docker.stack import MINUTE_S, RUNNING, Stack
+from tests.programs import wait_until
+
+SLOT_S = 10
+POLL_TAKES_S = 1.0
+KILLED = ("mosquitto", "graphite", "token_broker", "carbon_sink", "poller")
+GRID = "enphase.122098765432.grid.power_w"
+
+killed_at: dict[str, float] = {}
+"""When each container was killed, epoch seconds."""
+
+
+def slot(timestamp: int) -> int:
+    """Return the time of a reading's slot in the finest archive."""
+    return timestamp // SLOT_S * SLOT_S
+
+
+def test_readings_are_drawn_within_a_minute_of_up(stack: Stack) -> None:
+    """What the simulated gateway serves is rendered by Graphite, with its value, at its time."""
+    drawn = wait_until(lambda: stack.drawn(GRID), "a first reading in Graphite", MINUTE_S)
+
+    served = {slot(timestamp): power_w for timestamp, (_at, power_w) in stack.served().items()}
+    at, power_w = max(drawn.items())
+    assert served[at] == power_w
+
+
+@pytest.mark.parametrize("service", KILLED)
+def test_a_container_that_crashes_comes_back_by_itself(stack: Stack, service: str) -> None:
+    """It is started again, becomes healthy, and a reading taken after that is drawn."""
+    started = stack.container(service)["State"]["StartedAt"]
+    killed_at[service] = time.time()
+    stack.kill(service)
+    wait_until(lambda: stack.container(service)["State"]["StartedAt"] != started, f"{service} is started again")
+    wait_until(lambda: stack.healthy(service), f"{service} is healthy")
+    now = time.time()
+
+    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, f"readings flow on after {service} was killed", 90)
+
+
+def test_after_all_that_was_killed_the_data_is_whole(stack: Stack) -> None:
+    """Every reading that was taken since the start is drawn at its time with its value, but for polls cut short."""
+    assert set(killed_at) == set(KILLED), "the tests before this one kill each container"
+    poller_killed_at = killed_at["poller"]
+    served = stack.served()
+    taken = {
+        slot(timestamp): power_w
+        for timestamp, (at, power_w) in served.items()
+        if not 0 <= poller_killed_at - at < POLL_TAKES_S
+    }
+    assert len(taken) > len(KILLED)
+
+    wait_until(lambda: taken.items() <= stack.drawn(GRID).items(), f"all of {len(taken)} readings are drawn")
+
+
+def test_a_database_that_mosquitto_cannot_read_is_set_aside(stack: Stack) -> None:
+    """The broker starts without it, and readings flow on."""
+    stack.compose("stop", "mosquitto")
+    spoil = "cd /mosquitto/data && head -c 200 mosquitto.db > half && mv half mosquitto.db"
+    stack.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "mosquitto", "-c", spoil)
+    stack.compose("start", "mosquitto")
+    wait_until(lambda: stack.healthy("mosquitto"), "mosquitto is healthy")
+    now = time.time()
+
+    assert "mosquitto.db.unreadable-" in stack.inside("mosquitto", "ls", "/mosquitto/data")
+    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "readings flow on", 90)
+
+
+def test_a_half_written_whisper_file_is_set_aside(stack: Stack) -> None:
+    """A metric whose file a killed Carbon left without a header is stored again from the next start on."""
+    file = f"/opt/graphite/storage/whisper/{GRID.replace('.', '/')}.wsp"
+    stack.inside("graphite", "sh", "-c", f": > {file}")
+    stack.kill("graphite")
+    now = time.time()
+
+    wait_until(lambda: stack.healthy("graphite"), "graphite is healthy")
+    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "the metric is stored again", 90)
+    assert stack.inside("graphite", "ls", f"{file}.broken").strip() == f"{file}.broken"
+
+
+@pytest.mark.parametrize("service", RUNNING)
+def test_a_container_has_room_left_in_its_memory(stack: Stack, service: str) -> None:
+    """It is not near being killed for what it takes."""
+    assert stack.memory_percent(service) < 80
+
+
+def test_node_red_hears_the_readings(stack: Stack) -> None:
+    """The example flow is connected to the broker with the viewer's account."""
+    wait_until(lambda: "Connected to broker" in stack.compose("logs", "node_red"), "Node-RED is connected")

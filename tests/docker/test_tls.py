@@ -1,0 +1,34 @@
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from shared.mqtt import Connection, Message, Subscription
+from tests.docker.stack import Stack
+from tests.programs import HOST, wait_until
+
+
+def test_with_tls_switched_on_the_readings_flow_encrypted(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Services and viewers speak TLS with the stack's own authority; without it the certificate is worth nothing."""
+    monkeypatch.setenv("MQTT_TLS", "true")
+    stack.compose("up", "--wait")
+    authority = tmp_path / "ca.crt"
+    authority.write_text(stack.inside("mosquitto", "cat", "/run/secrets/ca.crt"))
+    port = stack.port("mosquitto", 8883)
+    encrypted = stack.mqtt("viewer").model_copy(update={"port": port, "tls": True, "ca_file": authority})
+
+    with Connection(
+        encrypted, stop=threading.Event(), subscriptions=[Subscription("enphase/+/readings/grid")], lasting=False
+    ) as viewer:
+        fresh = wait_until(
+            lambda: isinstance(message := viewer.receive(0.1), Message) and not message.retained and message.topic,
+            "a fresh reading",
+        )
+    assert fresh == "enphase/122098765432/readings/grid"
+    for service in ("token_broker", "poller", "carbon_sink"):
+        assert "connected to the broker at mosquitto:8883" in stack.compose("logs", service)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        ssl.get_server_certificate((HOST, port), ca_certs=ssl.get_default_verify_paths().cafile)

@@ -188,6 +188,15 @@ def test_a_port_is_reached_from_this_machine_only(stack: Stack, service: str) ->
     assert {binding["HostIp"] for published in bindings.values() for binding in published} <= {HOST}
 
 
+@pytest.mark.parametrize("service", ["mosquitto", "token_broker", "poller", "node_red", "carbon_sink"])
+def test_carbon_is_out_of_reach_for_whoever_is_not_in_its_network(stack: Stack, service: str) -> None:
+    """Carbon takes points from everyone who reaches it: the sink does, and the others do not know where it is."""
+    networks = stack.container(service)["NetworkSettings"]["Networks"]
+
+    assert any(name.endswith("_storage") for name in networks) == (service == "carbon_sink")
+    assert not any(name.endswith("_bus") for name in stack.container("graphite")["NetworkSettings"]["Networks"])
+
+
 @pytest.mark.parametrize("service", RUNNING)
 def test_a_service_holds_its_own_secrets_and_no_others(stack: Stack, service: str) -> None:
     """One volume of secrets is mounted, its own, not to be written."""

@@ -75,3 +75,12 @@ def test_each_container_is_closed_and_bounded(service: str) -> None:
     for port in container.get("ports", []):
         assert re.fullmatch(r"\$\{[A-Z_]+:-127\.0\.0\.1:\d+\}:\d+", port)
     assert service == "setup" or container.get("healthcheck") or service == "node_red"
+
+
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    """A row of docs/security.md is as good as its test."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+
+    assert len(named) > 10
+    assert {name for name in named if f"def {name}(" not in tests} == set()

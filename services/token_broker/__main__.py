@@ -6,6 +6,7 @@ import time
 from services.token_broker.check import findings
 from services.token_broker.enlighten import Enlighten
 from services.token_broker.logins import LoginRecord
+from services.token_broker.published import Published
 from services.token_broker.service import TokenBroker
 from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import Supply, TokenSupply
@@ -37,7 +38,7 @@ def main() -> int:
     health_file = settings.state_dir / "token_broker" / "health"
     if arguments.health:
         return tell([health_finding(health_file, time.time())])
-    cache = TokenCache(settings.state_dir / "token_broker" / "tokens")
+    cache = TokenCache(settings.state_dir / "token_broker" / "tokens", _public_key(settings))
     by_hand = _token_by_hand(settings)
     if arguments.check:
         return tell(findings(settings, cache, by_hand))
@@ -54,7 +55,8 @@ def main() -> int:
     requests_for_tokens = Subscription(Topics(settings.mqtt.base_topic).all_token_requests())
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[requests_for_tokens])
     health = Health(health_file)
-    TokenBroker(connection, supply, health=health, no_longer_served=cache.serials() - served).run(stop)
+    published = Published(settings.state_dir / "token_broker" / "published")
+    TokenBroker(connection, supply, health=health, published=published).run(stop)
     return connection.exit_code
 
 

@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import requests
 
+from services.token_broker.enlighten import cloud_session
 from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import NO_ACCOUNT, Supply
 from services.token_broker.tokens import Token, TokenCache
@@ -38,13 +40,15 @@ def findings(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | 
 def _reachable(url: str) -> Finding:
     host = url.split("/")[2]
     try:
-        answer = exchange(requests.Session(), "GET", url, deadline_s=CHECK_WITHIN_S)
+        answer = exchange(cloud_session(), "GET", url, deadline_s=CHECK_WITHIN_S)
     except requests.exceptions.SSLError:
         return Finding(
             ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"
         )
     except ExchangeFailed as error:
         return Finding(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding(ok=False, what=host, text=f"is out of order (status {answer.status:d}); wait, it is tried again")
     return Finding(ok=True, what=host, text=f"answers (status {answer.status:d})")
 
 

@@ -47,6 +47,8 @@ class Token:
     kind: TokenKind
     issued_at: int
     expires_at: int
+    fetched_at: int
+    """When it was handed out, by our clock."""
 
     @classmethod
     def read(
@@ -57,6 +59,7 @@ class Token:
         serial: str | None = None,
         by_hand: bool = False,
         public_key: str | None = None,
+        fetched_at: float | None = None,
     ) -> Self:
         """Return the token that a text is.
 
@@ -66,11 +69,13 @@ class Token:
             serial: the gateway it must be for; None takes any.
             by_hand: it came from a person, who is also told of one that has expired.
             public_key: Enphase's, as PEM, to check the signature with; without it only the gateway checks.
+            fetched_at: epoch seconds; now if None. It stands in for a time of issue that the token does not tell.
 
         Raises:
             NotAToken: it is none, is not signed with ES256, is for another gateway, or has expired.
         """
-        text = text.strip()
+        text = text.strip().strip("\"'").strip()  # it is often copied with the quotes around it
+        fetched_at = now if fetched_at is None else fetched_at
         try:
             header = jwt.get_unverified_header(text)
             claims = jwt.decode(text, options={"verify_signature": False})
@@ -83,7 +88,7 @@ class Token:
         except jwt.PyJWTError:
             raise NotAToken("it is no JSON Web Token") from None
         serial_told, issuer, expires_at = claims.get("aud"), claims.get("iss"), claims.get("exp")
-        issued_at = claims.get("iat", now)
+        issued_at = claims.get("iat", fetched_at)
         if not isinstance(serial_told, str) or not SERIAL_PATTERN.fullmatch(serial_told):
             raise NotAToken("it names no gateway")
         if serial not in (None, serial_told):
@@ -93,9 +98,9 @@ class Token:
         if not _is_time(expires_at) or not _is_time(issued_at):
             raise NotAToken("it does not say when it expires")
         if expires_at <= now and not by_hand:
-            raise Expired("it has expired")
+            raise Expired("it has expired, if the clock here is right")
         kind: TokenKind = "manual" if by_hand else "installer" if claims.get("enphaseUser") == "installer" else "owner"
-        return cls(text, serial_told, kind, int(issued_at), int(expires_at))
+        return cls(text, serial_told, kind, int(issued_at), int(expires_at), int(fetched_at))
 
     def renew_at(self) -> int:
         """Return when to fetch the next one: with a tenth of its life left, thirty days and ten minutes the bounds."""
@@ -126,6 +131,8 @@ class TokenCache:
     """A folder with one file for each gateway's token, readable only by its owner."""
 
     folder: Path
+    public_key: str | None = None
+    """Enphase's, to check the signature of what lies there with."""
 
     def path(self, serial: str) -> Path:
         """Return the file of a gateway's token."""
@@ -135,7 +142,14 @@ class TokenCache:
         """Return the token kept for a gateway if it is still good; a file that holds none is put aside."""
         path = self.path(serial)
         try:
-            return Token.read(json.loads(path.read_bytes())["text"], now=now, serial=serial)
+            kept = json.loads(path.read_bytes())
+            return Token.read(
+                kept["text"],
+                now=now,
+                serial=serial,
+                public_key=self.public_key,
+                fetched_at=float(kept["fetched_at"]),
+            )
         except (FileNotFoundError, Expired):
             return None
         except NotAToken as error:
@@ -150,4 +164,4 @@ class TokenCache:
 
     def serials(self) -> set[str]:
         """Return the gateways that a token was ever kept for."""
-        return {path.stem for path in self.folder.glob("*.json")}
+        return {path.stem for path in self.folder.glob("*.json") if SERIAL_PATTERN.fullmatch(path.stem)}

@@ -40,14 +40,16 @@ def main() -> int:
         return tell([health_finding(health_file, time.time())])
     cache = TokenCache(settings.state_dir / "token_broker" / "tokens", _public_key(settings))
     by_hand = _token_by_hand(settings)
-    if arguments.check:
-        return tell(findings(settings, cache, by_hand))
-
     now = time.time()
-    supply = _supply(settings, cache, by_hand)
-    served = set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials())
-    for serial in served:
-        supply.serve(serial, now)
+    try:
+        logins = _logins(settings)
+        if arguments.check:
+            return tell(findings(settings, cache, by_hand, logins))
+        supply = TokenSupply(_enlighten(settings), logins, cache, by_hand=by_hand, public_key=_public_key(settings))
+        for serial in set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials()):
+            supply.serve(serial, now)
+    except OSError as error:
+        refuse(f"STATE_DIR: {error.filename} cannot be used: {error.strerror}")
     if arguments.once:
         return _once(settings, supply, cache)
 
@@ -60,13 +62,18 @@ def main() -> int:
     return connection.exit_code
 
 
-def _supply(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> TokenSupply:
+def _enlighten(settings: TokenBrokerSettings) -> Enlighten | None:
     account = settings.enlighten
-    enlighten = logins = None
-    if account.email is not None and account.password is not None:
-        enlighten = Enlighten(str(account.login_url), str(account.tokens_url), account.email, account.password)
-        logins = LoginRecord(settings.state_dir / "token_broker" / "logins.json", account.email, account.password)
-    return TokenSupply(enlighten, logins, cache, by_hand=by_hand, public_key=_public_key(settings))
+    if account.email is None or account.password is None:
+        return None
+    return Enlighten(str(account.login_url), str(account.tokens_url), account.email, account.password)
+
+
+def _logins(settings: TokenBrokerSettings) -> LoginRecord | None:
+    account = settings.enlighten
+    if account.email is None or account.password is None:
+        return None
+    return LoginRecord(settings.state_dir / "token_broker" / "logins.json", account.email, account.password)
 
 
 def _public_key(settings: TokenBrokerSettings) -> str | None:

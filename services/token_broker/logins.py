@@ -11,8 +11,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from services.token_broker.files import put_aside, write_private
 from shared.messages import TokenState
@@ -26,12 +27,12 @@ class _Kept(BaseModel):
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
-    salt: str = ""
+    salt: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")] = ""
     credentials: str = ""
     tried_at: list[float] = []
     stay_away_until: float = 0.0
     state: TokenState = "bad_credentials"
-    message: str = ""
+    message: str = "the last log-ins were broken off before they were answered"
     renewed_at: dict[str, float] = {}
 
 
@@ -59,8 +60,9 @@ class LoginRecord:
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             kept = self._load()
+            known = (kept.salt, kept.credentials) == (self._kept.salt, self._kept.credentials)
             # What others tried with other credentials does not begin our count anew.
-            if self._is_ours(kept):
+            if known or self._is_ours(kept):
                 self._kept = kept
             yield
 

@@ -225,9 +225,8 @@ class TokenSupply:
         self._postpone(due, max(again_at, logins.may_try_at(now)), error.state, str(error))
 
     def _postpone(self, due: list[Supply], until: float, state: TokenState, message: str) -> list[Supply]:
-        when = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M UTC")
         for supply in due:
-            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {when}")
+            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {utc(until)}")
             logger.error("no token for gateway %s: %s", supply.serial, supply.trouble[1])
         return due
 
@@ -240,6 +239,11 @@ class TokenSupply:
             told_s = min(LAST_RETRY_S, error.retry_after_s)
             return max(told_s, random.uniform(longest_s / 2, longest_s))  # noqa: S311 - jitter, no secret
         return AFTER_REJECTION_S
+
+
+def utc(at: float) -> str:
+    """Return a time for people to read."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _fetch_at(token: Token) -> float:

@@ -7,7 +7,7 @@ A token is a JSON Web Token that Enphase signs with ES256 for one gateway: ``aud
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import jwt
 from jwt.types import Options
@@ -28,6 +28,8 @@ ONLY_SIGNATURE: Options = {
     "verify_iss": False,
 }
 """The claims are checked here one by one, so that each has its own message."""
+
+NOT_ES256 = "it is not signed with ES256"
 
 
 class NotAToken(ValueError):  # noqa: N818 - what it is
@@ -76,17 +78,7 @@ class Token:
         """
         text = text.strip().strip("\"'").strip()  # it is often copied with the quotes around it
         fetched_at = now if fetched_at is None else fetched_at
-        try:
-            header = jwt.get_unverified_header(text)
-            claims = jwt.decode(text, options={"verify_signature": False})
-            if header.get("alg") != "ES256":
-                raise NotAToken("it is not signed with ES256")
-            if public_key is not None:
-                jwt.decode_complete(text, public_key, algorithms=["ES256"], options=ONLY_SIGNATURE)
-        except jwt.InvalidSignatureError:
-            raise NotAToken("its signature is not Enphase's") from None
-        except jwt.PyJWTError:
-            raise NotAToken("it is no JSON Web Token") from None
+        claims = _claims(text, public_key)
         serial_told, issuer, expires_at = claims.get("aud"), claims.get("iss"), claims.get("exp")
         issued_at = claims.get("iat", fetched_at)
         if not isinstance(serial_told, str) or not SERIAL_PATTERN.fullmatch(serial_told):
@@ -122,6 +114,24 @@ class Token:
         )
 
 
+def _claims(text: str, public_key: str | None) -> dict[str, Any]:
+    """Return what a text claims that is signed as a token must be."""
+    try:
+        header = jwt.get_unverified_header(text)
+        claims = jwt.decode(text, options={"verify_signature": False})
+        if public_key is not None:
+            jwt.decode_complete(text, public_key, algorithms=["ES256"], options=ONLY_SIGNATURE)
+    except jwt.InvalidSignatureError:
+        raise NotAToken("its signature is not Enphase's") from None
+    except jwt.InvalidAlgorithmError:
+        raise NotAToken(NOT_ES256) from None
+    except (jwt.PyJWTError, ValueError, RecursionError):  # the last two for letters and depths that no token has
+        raise NotAToken("it is no JSON Web Token") from None
+    if header.get("alg") != "ES256":
+        raise NotAToken(NOT_ES256)
+    return claims
+
+
 def _is_time(claim: object) -> TypeGuard[int | float]:
     return isinstance(claim, int | float) and 0 <= claim < 2**32  # which NaN is not, either
 
@@ -148,7 +158,7 @@ class TokenCache:
                 now=now,
                 serial=serial,
                 public_key=self.public_key,
-                fetched_at=float(kept["fetched_at"]),
+                fetched_at=min(now, float(kept["fetched_at"])),  # later, if the clock was ahead then
             )
         except (FileNotFoundError, Expired):
             return None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,63 @@ def test_a_gateway_no_longer_served_has_its_retained_token_cleared(
     assert exchanges(roof) == 1
 
 
+def test_a_token_by_hand_no_longer_served_is_cleared_too(
+    broker: Server, roof: Simulator, listener: Listener, tmp_path: Path
+) -> None:
+    """When ENVOY_TOKEN goes and another gateway is named, the old token does not stay on the broker for its year."""
+    log = tmp_path / "token_broker.log"
+    environment = {"MQTT_PORT": str(broker.port), "STATE_DIR": str(tmp_path)}
+    by_hand = environment | {"ENVOY_TOKEN": roof.token()}
+    with Program.python("services.token_broker", log=log, environment=by_hand):
+        assert listener.hear("token").payload
+    listener.heard.clear()
+
+    with Program.python("services.token_broker", log=log, environment=environment | {"ENVOY_SERIAL": "999999999999"}):
+        wait_until(lambda: listener.hear("token").payload == b"", "the token is cleared")
+
+
+@pytest.mark.parametrize(("password", "log_ins", "handed_out"), [("wrong", 3, 0), ("sunshine", 1, 1)])
+def test_processes_at_once_log_in_as_one(
+    password: str, log_ins: int, handed_out: int, roof: Simulator, tmp_path: Path
+) -> None:
+    """Six at the same time, on one STATE_DIR: three rejections at most, and one exchange serves all."""
+    environment = account(roof, tmp_path, ENVOY_SERIAL=roof.serial, ENLIGHTEN_PASSWORD=password)
+    programs = [
+        Program.python("services.token_broker", "--once", log=tmp_path / f"{number}.log", environment=environment)
+        for number in range(6)
+    ]
+    with ExitStack() as running:
+        for program in programs:
+            running.enter_context(program)
+        codes = {program.process.wait(60) for program in programs}
+
+    tried = roof.ledger.served(server="enlighten", path="/login/login.json")
+    assert codes == {0 if handed_out else 1}
+    assert len(tried) == log_ins
+    assert exchanges(roof) == handed_out
+
+
+def test_a_token_by_hand_that_has_expired_is_no_good_health(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """Nobody will fetch another: --health says so."""
+    log = tmp_path / "token_broker.log"
+    environment = {"MQTT_PORT": str(broker.port), "STATE_DIR": str(tmp_path), "ENVOY_TOKEN": roof.token(lifetime_s=1)}
+    with Program.python("services.token_broker", log=log, environment=environment):
+        said = tmp_path / "token_broker" / "health"
+        wait_until(lambda: said.exists() and "ENVOY_TOKEN is expired" in said.read_text(), "the fault is told")
+
+
+def test_a_folder_that_cannot_be_used_is_told_in_a_line(roof: Simulator, tmp_path: Path) -> None:
+    """Before anything is asked of Enphase."""
+    (tmp_path / "token_broker").write_text("no folder")
+
+    ended = once(roof, tmp_path)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bad setting STATE_DIR")
+    assert len(ended.stderr.splitlines()) == 1
+    assert roof.ledger.counters()["logins"] == 0
+
+
 def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
     token_broker: Program, listener: Listener, roof: Simulator
 ) -> None:
@@ -464,6 +522,29 @@ def test_check_says_what_is_wrong_and_what_to_do(roof: Simulator, tmp_path: Path
     assert ended.returncode == 1
     assert any("MQTT_HOST" in line for line in failed)
     assert any("ENLIGHTEN_PASSWORD" in line for line in failed)
+
+
+def test_check_tells_of_a_log_in_that_was_rejected(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """What came back, and when it is tried again; and it tries none itself."""
+    for _attempt in range(3):
+        once(roof, tmp_path, ENLIGHTEN_PASSWORD="wrong")
+
+    ended = check(roof, tmp_path, MQTT_PORT=str(broker.port), ENLIGHTEN_PASSWORD="wrong")
+
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("FAILED  account: Enphase rejects the log-in")
+    assert "Next attempt 20" in ended.stdout
+    assert roof.ledger.counters()["logins_refused"] == 3
+
+
+def test_check_finds_a_cloud_that_is_out_of_order(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """Status 503 is no good answer."""
+    roof.faults.add(parse("503:server=enlighten"))
+
+    ended = check(roof, tmp_path, MQTT_PORT=str(broker.port))
+
+    assert ended.returncode == 1
+    assert "FAILED  127.0.0.1" in ended.stdout
 
 
 def check(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -313,14 +313,15 @@ def test_strangers_asking_for_ever_more_gateways_are_not_served(owner: Owner) ->
     assert sum(answer is not None for answer in answers) == 19
 
 
-def test_a_record_of_log_ins_that_is_damaged_is_put_aside(owner: Owner, tmp_path: Path) -> None:
-    """Counting begins anew; the file is kept for a person to look at."""
-    (tmp_path / "logins.json").write_text("{")
-
-    owner.start()
+@pytest.mark.parametrize("damage", ["{", "", "[]", '{"salt": "salt"}', '{"tried_at": [null]}'])
+def test_a_record_of_log_ins_that_is_damaged_is_put_aside(damage: str, owner: Owner, tmp_path: Path) -> None:
+    """Counting begins anew; each such file is kept for a person to look at."""
+    for _time in range(2):
+        (tmp_path / "logins.json").write_text(damage)
+        owner.start()
     owner.pass_time(MINUTE_S)
 
-    assert (tmp_path / "logins.unusable").exists()
+    assert [kept.read_text() for kept in tmp_path.glob("logins*.unusable")] == [damage, damage]
     assert owner.state_told == "ok"
 
 

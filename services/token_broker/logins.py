@@ -30,6 +30,8 @@ class _Kept(BaseModel):
     salt: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")] = ""
     credentials: str = ""
     tried_at: list[float] = []
+    clock_behind_since: float | None = None
+    """Since when, by that clock itself, it shows a time before these: it is behind now, or was ahead then."""
     stay_away_until: float = 0.0
     state: TokenState = "bad_credentials"
     message: str = "the last log-ins were broken off before they were answered"
@@ -68,11 +70,12 @@ class LoginRecord:
 
     def may_try_at(self, now: float) -> float:
         """Return when the next log-in is allowed; now or earlier means at once."""
-        self._mend(now)
-        tried_at = self._lately(now)
+        self._look_at_clock(now)
+        stay_away_until = self._past(self._kept.stay_away_until - DAY_S, now) + DAY_S
+        tried_at = sorted(self._past(at, now) for at in self._lately(now))
         if len(tried_at) < MOST_REJECTED_A_DAY:
-            return self._kept.stay_away_until
-        return max(self._kept.stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
+            return stay_away_until
+        return max(stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
 
     @property
     def last_refusal(self) -> tuple[TokenState, str]:
@@ -114,14 +117,22 @@ class LoginRecord:
             return True
 
     def _lately(self, now: float) -> list[float]:
-        return [at for at in self._kept.tried_at if at > now - DAY_S]
+        return [at for at in self._kept.tried_at if self._past(at, now) > now - DAY_S]
 
-    def _mend(self, now: float) -> None:
-        """Bring back what a clock that was ahead has put into the future, where it would keep us away for too long."""
+    def _past(self, at: float, now: float) -> float:
+        """Return a time, or if it is yet to come, since when it has been: so that it ends some day, but no sooner."""
+        if at <= now or self._kept.clock_behind_since is None:
+            return at
+        return self._kept.clock_behind_since
+
+    def _look_at_clock(self, now: float) -> None:
         kept = self._kept
-        if max([*kept.tried_at, kept.stay_away_until - DAY_S]) > now:
-            kept.tried_at = [min(at, now) for at in kept.tried_at]
-            kept.stay_away_until = min(kept.stay_away_until, now + DAY_S)
+        if max([*kept.tried_at, kept.stay_away_until - DAY_S]) <= now:
+            behind_since = None
+        else:
+            behind_since = now if kept.clock_behind_since is None else min(now, kept.clock_behind_since)
+        if behind_since != kept.clock_behind_since:
+            kept.clock_behind_since = behind_since
             self._save()
 
     def _load(self) -> _Kept:

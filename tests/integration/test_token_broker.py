@@ -355,6 +355,20 @@ def test_a_token_by_hand_that_has_expired_is_no_good_health(broker: Server, roof
         wait_until(lambda: said.exists() and "ENVOY_TOKEN is expired" in said.read_text(), "the fault is told")
 
 
+def test_a_token_broker_ended_while_enphase_hangs_counts_no_rejection(roof: Simulator, tmp_path: Path) -> None:
+    """Whoever starts and stops it again and again without the internet need not wait a day afterwards."""
+    roof.faults.add(parse("slow:server=enlighten:delay_s=60"))
+    environment = account(roof, tmp_path, MQTT_PORT=str(free_port()), ENVOY_SERIAL=roof.serial)
+    record = tmp_path / "token_broker" / "logins.json"
+    with Program.python("services.token_broker", log=tmp_path / "log", environment=environment) as program:
+        wait_until(record.exists, "the log-in is counted")
+        assert json.loads(record.read_text())["tried_at"] != []
+
+        assert program.stop() == 0
+
+    assert json.loads(record.read_text())["tried_at"] == []
+
+
 def test_a_folder_that_cannot_be_used_is_told_in_a_line(roof: Simulator, tmp_path: Path) -> None:
     """Before anything is asked of Enphase."""
     (tmp_path / "token_broker").write_text("no folder")

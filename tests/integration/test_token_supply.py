@@ -341,6 +341,24 @@ def test_a_clock_that_was_a_year_ahead_keeps_nobody_out_for_a_year(owner: Owner)
     assert owner.log_ins > before
 
 
+@pytest.mark.parametrize("back_s", [HOUR_S, 2 * DAY_S, 20_000 * DAY_S])
+def test_a_clock_that_is_behind_for_a_while_forgets_no_rejection(back_s: int, owner: Owner) -> None:
+    """A machine that wakes up in the past, and is then put right, tries no more often than any other."""
+    owner.password = "wrong"
+    start = owner.now
+    for _restart in range(3):
+        owner.start()
+        owner.pass_time(MINUTE_S)
+
+    for reboot in range(1, 10):
+        for moment in (start + reboot * HOUR_S - back_s, start + reboot * HOUR_S):
+            owner.now = moment
+            owner.start()
+            owner.pass_time(MINUTE_S)
+
+    assert owner.log_ins == 3
+
+
 @pytest.mark.parametrize("left_s", [DAY_S, -DAY_S])
 def test_a_token_by_hand_near_or_past_its_end_says_how_to_get_another(
     left_s: int, owner: Owner, tmp_path: Path

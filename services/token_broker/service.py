@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from services.token_broker.published import Published
 from services.token_broker.supply import Supply, TokenSupply
 from shared.health import Health
 from shared.messages import TokenRequest
-from shared.mqtt import Connected, Connection, Message
+from shared.mqtt import Connected, Connection, Message, Publication
 from shared.payload import InvalidPayload
 from shared.topics import UnknownTopic
 
@@ -51,6 +52,7 @@ class TokenBroker:
         self._no_longer_served = published.serials() - {supply.serial for supply in supply.all}
         self._clock = clock
         self._told_at = 0.0
+        self._last_published: dict[str, Future[Publication]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Supply tokens until told to stop."""
@@ -71,6 +73,9 @@ class TokenBroker:
             status = supply.status(now)
             if status is not None and (supply.token is None or supply.token.expires_at <= now):
                 return f"no token for gateway {supply.serial}: {status.message}"
+        for serial, publication in self._last_published.items():
+            if refusal := _refusal(publication):
+                return f"the broker refuses the token of gateway {serial} ({refusal}); check its access rules"
         return None
 
     def _hear(self, timeout_s: float) -> None:
@@ -108,7 +113,7 @@ class TokenBroker:
         self._published.add(supply.serial)
         now, token = self._clock(), supply.token
         if token is not None and token.expires_at > now:
-            self._connection.publish(
+            self._last_published[supply.serial] = self._connection.publish(
                 self._connection.topics.token(supply.serial),
                 token.message().to_json(),
                 retain=True,
@@ -133,3 +138,9 @@ class TokenBroker:
         self._told_at = now
         for supply in self._supply.all:
             self._publish_status(supply)
+
+
+def _refusal(publication: Future[Publication]) -> str | None:
+    """Return why the broker refused a publication; None if it did not, or has not answered."""
+    answer = publication.result() if publication.done() else None
+    return None if answer is None or answer.accepted else answer.reason

@@ -446,6 +446,22 @@ def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_
             assert f"enphase/{serial}/token" not in seen.heard
 
 
+def test_a_broker_that_refuses_the_token_is_no_good_health(roof: Simulator, tmp_path: Path) -> None:
+    """A token that was fetched and reaches nobody is told by --health, with the broker's reason."""
+    port = free_port()
+    environment = account(
+        roof, tmp_path, MQTT_PORT=str(port), MQTT_USERNAME="token_broker", MQTT_PASSWORD="t", ENVOY_SERIAL=roof.serial
+    )
+    said = tmp_path / "token_broker" / "health"
+    rules = ACL.replace("topic write enphase/+/token\n", "")
+    with (
+        acl_broker(tmp_path, port, rules) as acl,
+        Program.python("services.token_broker", log=tmp_path / "token_broker.log", environment=environment),
+    ):
+        wait_until(lambda: said.exists() and "refuses the token" in said.read_text(), f"it is told; {acl.output}")
+        assert "Not authorized" in said.read_text()
+
+
 ACL = """\
 user token_broker
 topic write enphase/+/token
@@ -465,7 +481,7 @@ topic read enphase/+/readings/#
 """
 
 
-def acl_broker(state: Path, port: int) -> Program:
+def acl_broker(state: Path, port: int, rules: str = ACL) -> Program:
     """Return a Mosquitto with a password for each user and access rules after the contract."""
     mosquitto = find_mosquitto()
     if mosquitto is None:
@@ -474,7 +490,7 @@ def acl_broker(state: Path, port: int) -> Program:
     for name in ("token_broker", "poller", "viewer"):
         create = [] if passwords.exists() else ["-c"]
         subprocess.run(["mosquitto_passwd", "-b", *create, str(passwords), name, name[0]], check=True)
-    (state / "acl").write_text(ACL)
+    (state / "acl").write_text(rules)
     configuration = state / "acl.conf"
     configuration.write_text(
         f"listener {port} {HOST}\nuser root\nallow_anonymous false\n"

@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import SecretStr
 
+from services.simulator.simulator import Simulator
 from services.token_broker import enlighten as enlighten_module
 from services.token_broker.enlighten import (
     AccountBlocked,
@@ -353,6 +354,16 @@ def test_a_redirect_takes_no_password_elsewhere(odd: OddEnlighten) -> None:
         odd.account.log_in()
 
     assert odd.count("/elsewhere") == 0
+
+
+def test_a_cloud_that_cannot_prove_who_it_is_hears_no_password(roof: Simulator) -> None:
+    """A certificate that nobody vouches for ends it before a byte of the account is sent."""
+    impostor = Enlighten(f"{roof.envoy_url}/login", f"{roof.envoy_url}/tokens", "owner@example.com", SecretStr("x"))
+
+    with pytest.raises(CloudUnreachable, match="does not prove who it is"):
+        impostor.log_in()
+
+    assert roof.ledger.served(server="envoy") == []
 
 
 @pytest.mark.parametrize(

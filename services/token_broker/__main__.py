@@ -51,7 +51,7 @@ def main() -> int:
     except OSError as error:
         refuse(f"STATE_DIR: {error.filename} cannot be used: {error.strerror}")
     if arguments.once:
-        return _once(settings, supply, cache)
+        return _once(settings, supply, cache, logins)
 
     stop = lifecycle.stop_on_signals()
     requests_for_tokens = Subscription(Topics(settings.mqtt.base_topic).all_token_requests())
@@ -95,15 +95,15 @@ def _token_by_hand(settings: TokenBrokerSettings) -> Token | None:
     return token
 
 
-def _once(settings: TokenBrokerSettings, supply: TokenSupply, cache: TokenCache) -> int:
+def _once(settings: TokenBrokerSettings, supply: TokenSupply, cache: TokenCache, logins: LoginRecord | None) -> int:
     if not supply.all:
         refuse("ENVOY_SERIAL: which gateway is the token for? The number is printed on the Envoy")
     now = time.time()
     due = [gateway.serial for gateway in supply.all if gateway.fetch_at <= now]
+    may_ask = logins is not None and logins.may_try_at(now) <= now
+    then = f"asking {settings.enlighten.login_url.host} ..." if may_ask else "Enphase is not asked now"
     for serial in due:
-        print(
-            f"gateway {serial}: the cache has no token that is good for long; asking {_cloud(settings)} ...", flush=True
-        )
+        print(f"gateway {serial}: the cache has no token that is good for long; {then}", flush=True)
     supply.fetch_due(now)
     return max(_told_once(gateway, cache, now, fetched=gateway.serial in due) for gateway in supply.all)
 
@@ -118,10 +118,6 @@ def _told_once(gateway: Supply, cache: TokenCache, now: float, *, fetched: bool)
         origin = f"{origin}, fetched now" if fetched else origin
     print(f"gateway {gateway.serial}: {status.message if status else 'no token'}{origin}")
     return ExitCode.STOPPED if good else ExitCode.FAILED
-
-
-def _cloud(settings: TokenBrokerSettings) -> str | None:
-    return settings.enlighten.login_url.host
 
 
 if __name__ == "__main__":

@@ -554,6 +554,19 @@ def test_check_says_what_is_wrong_and_what_to_do(roof: Simulator, tmp_path: Path
     assert any("ENLIGHTEN_PASSWORD" in line for line in failed)
 
 
+def test_once_does_not_say_that_it_asks_where_it_does_not(roof: Simulator, tmp_path: Path) -> None:
+    """After three rejections, and without an account, nothing is asked, and so it is told."""
+    first, _second, _third, fourth = [once(roof, tmp_path, ENLIGHTEN_PASSWORD="wrong") for _attempt in range(4)]
+    nobody = once(roof, tmp_path, ENLIGHTEN_PASSWORD="")
+
+    assert "asking 127.0.0.1" in first.stdout
+    assert "Enphase is not asked now" in fourth.stdout
+    assert "Next attempt" in fourth.stdout
+    assert "Enphase is not asked now" in nobody.stdout
+    assert "set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD" in nobody.stdout
+    assert (fourth.returncode, nobody.returncode) == (1, 1)
+
+
 def test_check_tells_of_a_log_in_that_was_rejected(broker: Server, roof: Simulator, tmp_path: Path) -> None:
     """What came back, and when it is tried again; and it tries none itself."""
     for _attempt in range(3):

@@ -199,9 +199,9 @@ _TOO_OFTEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.NOT_ACCEPTABLE)
 def _session_of(reply: dict[str, Any], status: int) -> SecretStr:
     """Return the session out of a log-in's reply.
 
-    A blocked account says so; a second factor is asked for by a reply without a session (home-assistant/core#155793,
-    barneyonline/ha-enphase-ev-charger, docs/api/api_spec.md). Whatever else holds no session is taken for a rejection:
-    to try it again and again might lock the account.
+    A blocked account says so; a second factor is asked for by a success without a session (home-assistant/core#155793,
+    barneyonline/ha-enphase-ev-charger, docs/api/api_spec.md; pyenphase takes it so, too). Whatever else holds no
+    session is taken for a rejection: to try it again and again might lock the account.
     """
     message, session = str(reply.get("message", "")).lower(), reply.get("session_id")
     if reply.get("isBlocked") is True:
@@ -210,7 +210,7 @@ def _session_of(reply: dict[str, Any], status: int) -> SecretStr:
         raise TooManySessions("Enphase says that the account has too many sessions; log out elsewhere")
     if status == HTTPStatus.OK and isinstance(session, str) and session:
         return SecretStr(session)
-    asks_for_more = reply.get("requires_mfa") is True or reply.get("success") is True
+    asks_for_more = reply.get("requires_mfa") is True or reply.get("success") is True or message == "success"
     if not asks_for_more and (status in _NO_SESSION or "invalid" in message):
         raise CredentialsRejected(_REJECTED)
     if asks_for_more or "isBlocked" in reply:

@@ -15,6 +15,7 @@ from services.token_broker.enlighten import (
     Enlighten,
     EnlightenError,
     LoginRejected,
+    Throttled,
 )
 from services.token_broker.logins import LoginRecord
 from services.token_broker.tokens import NotAToken, Token, TokenCache
@@ -191,20 +192,26 @@ class TokenSupply:
                 self._refused(logins, due, error, now)
                 return
             logins.succeeded()
-        for supply in due:
-            self._fetch(enlighten, self._session, supply, now)
+        for place, supply in enumerate(due):
+            try:
+                self._fetch(enlighten, self._session, supply, now)
+            except EnlightenError as error:
+                again_at = now + self._delay_s(error)
+                if isinstance(error, Throttled):
+                    logins.refused(error.state, str(error), again_at)
+                if isinstance(error, Throttled) or type(error) is CloudUnreachable:
+                    # The others would fare no better.
+                    self._postpone(due[place:], again_at, error.state, str(error))
+                    break
+                self._postpone([supply], again_at, error.state, str(error))
         self._failures = self._failures + 1 if any(supply.trouble for supply in due) else 0
 
     def _fetch(self, enlighten: Enlighten, session: SecretStr, supply: Supply, now: float) -> None:
+        text = enlighten.token(session, supply.serial)
         try:
-            text = enlighten.token(session, supply.serial)
-            try:
-                token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
-            except NotAToken as error:
-                raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
-        except EnlightenError as error:
-            self._postpone([supply], now + self._delay_s(error), error.state, str(error))
-            return
+            token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
+        except NotAToken as error:
+            raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
         # Kept before it is published: whoever kills us in between costs no second exchange.
         try:
             self._cache.save(token)

@@ -438,6 +438,36 @@ def test_pollers_that_ask_one_after_the_other_cost_one_log_in(odd: OddEnlighten,
     assert odd.count("/login") == 1
 
 
+@pytest.mark.parametrize("status", ["503 Service Unavailable", "429 Too Many Requests"])
+def test_a_cloud_that_gives_one_gateway_no_token_now_is_not_asked_for_the_others(
+    status: str, odd: OddEnlighten, tmp_path: Path
+) -> None:
+    """One request tells that all have to wait."""
+    odd.replies["/tokens"] = answer(status)
+    supply = odd.supply(tmp_path)
+    for number in range(5):
+        supply.serve(f"1220{number:08d}", 0)
+
+    assert len(supply.fetch_due(0)) == 5
+
+    assert odd.count("/tokens") == 1
+    assert all(gateway.trouble and gateway.fetch_at > 0 for gateway in supply.all)
+
+
+def test_a_throttled_account_is_left_alone_whoever_asks_next(odd: OddEnlighten, tmp_path: Path) -> None:
+    """Be it another gateway, or another process."""
+    start = 1_900_000_000
+    odd.replies["/tokens"] = answer("429 Too Many Requests", "", "Retry-After: 7200")
+    for minute in range(0, 119, 7):
+        supply = odd.supply(tmp_path)
+        gateway = supply.serve(f"1220{minute:08d}", start + minute * 60)
+        supply.fetch_due(start + minute * 60)
+        assert gateway.trouble is not None
+        assert gateway.trouble[0] == "locked_out"
+
+    assert (odd.count("/login"), odd.count("/tokens")) == (1, 1)
+
+
 def test_a_token_that_does_not_tell_when_it_was_issued_keeps_its_renewal_over_restarts(
     odd: OddEnlighten, tmp_path: Path
 ) -> None:

@@ -3,10 +3,15 @@
 import logging
 import sys
 
-from services.simulator.settings import BadSettings, load_settings
-from services.simulator.simulator import Simulator
 from shared.lifecycle import ExitCode, stop_on_signals
 from shared.logs import configure
+
+try:
+    from services.simulator.settings import BadSettings, load_settings
+    from services.simulator.simulator import Simulator
+except ModuleNotFoundError as missing:
+    print(f"the simulator needs {missing.name}: pip install 'enphase-pipeline[simulator]'", file=sys.stderr)
+    sys.exit(ExitCode.BAD_SETTINGS)
 
 logger = logging.getLogger("services.simulator")
 

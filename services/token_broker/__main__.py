@@ -6,6 +6,7 @@ import time
 from services.token_broker.check import findings
 from services.token_broker.enlighten import Enlighten
 from services.token_broker.logins import LoginRecord
+from services.token_broker.published import Published
 from services.token_broker.service import TokenBroker
 from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import Supply, TokenSupply
@@ -37,34 +38,42 @@ def main() -> int:
     health_file = settings.state_dir / "token_broker" / "health"
     if arguments.health:
         return tell([health_finding(health_file, time.time())])
-    cache = TokenCache(settings.state_dir / "token_broker" / "tokens")
+    cache = TokenCache(settings.state_dir / "token_broker" / "tokens", _public_key(settings))
     by_hand = _token_by_hand(settings)
-    if arguments.check:
-        return tell(findings(settings, cache, by_hand))
-
     now = time.time()
-    supply = _supply(settings, cache, by_hand)
-    served = set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials())
-    for serial in served:
-        supply.serve(serial, now)
+    try:
+        logins = _logins(settings)
+        if arguments.check:
+            return tell(findings(settings, cache, by_hand, logins))
+        supply = TokenSupply(_enlighten(settings), logins, cache, by_hand=by_hand, public_key=_public_key(settings))
+        for serial in set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials()):
+            supply.serve(serial, now)
+    except OSError as error:
+        refuse(f"STATE_DIR: {error.filename} cannot be used: {error.strerror}")
     if arguments.once:
-        return _once(settings, supply, cache)
+        return _once(settings, supply, cache, logins)
 
     stop = lifecycle.stop_on_signals()
     requests_for_tokens = Subscription(Topics(settings.mqtt.base_topic).all_token_requests())
     connection = Connection(settings.mqtt, stop=stop, subscriptions=[requests_for_tokens])
     health = Health(health_file)
-    TokenBroker(connection, supply, health=health, no_longer_served=cache.serials() - served).run(stop)
+    published = Published(settings.state_dir / "token_broker" / "published")
+    TokenBroker(connection, supply, health=health, published=published).run(stop)
     return connection.exit_code
 
 
-def _supply(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> TokenSupply:
+def _enlighten(settings: TokenBrokerSettings) -> Enlighten | None:
     account = settings.enlighten
-    enlighten = logins = None
-    if account.email is not None and account.password is not None:
-        enlighten = Enlighten(str(account.login_url), str(account.tokens_url), account.email, account.password)
-        logins = LoginRecord(settings.state_dir / "token_broker" / "logins.json", account.email, account.password)
-    return TokenSupply(enlighten, logins, cache, by_hand=by_hand, public_key=_public_key(settings))
+    if account.email is None or account.password is None:
+        return None
+    return Enlighten(str(account.login_url), str(account.tokens_url), account.email, account.password)
+
+
+def _logins(settings: TokenBrokerSettings) -> LoginRecord | None:
+    account = settings.enlighten
+    if account.email is None or account.password is None:
+        return None
+    return LoginRecord(settings.state_dir / "token_broker" / "logins.json", account.email, account.password)
 
 
 def _public_key(settings: TokenBrokerSettings) -> str | None:
@@ -86,15 +95,15 @@ def _token_by_hand(settings: TokenBrokerSettings) -> Token | None:
     return token
 
 
-def _once(settings: TokenBrokerSettings, supply: TokenSupply, cache: TokenCache) -> int:
+def _once(settings: TokenBrokerSettings, supply: TokenSupply, cache: TokenCache, logins: LoginRecord | None) -> int:
     if not supply.all:
         refuse("ENVOY_SERIAL: which gateway is the token for? The number is printed on the Envoy")
     now = time.time()
     due = [gateway.serial for gateway in supply.all if gateway.fetch_at <= now]
+    may_ask = logins is not None and logins.may_try_at(now) <= now
+    then = f"asking {settings.enlighten.login_url.host} ..." if may_ask else "Enphase is not asked now"
     for serial in due:
-        print(
-            f"gateway {serial}: the cache has no token that is good for long; asking {_cloud(settings)} ...", flush=True
-        )
+        print(f"gateway {serial}: the cache has no token that is good for long; {then}", flush=True)
     supply.fetch_due(now)
     return max(_told_once(gateway, cache, now, fetched=gateway.serial in due) for gateway in supply.all)
 
@@ -109,10 +118,6 @@ def _told_once(gateway: Supply, cache: TokenCache, now: float, *, fetched: bool)
         origin = f"{origin}, fetched now" if fetched else origin
     print(f"gateway {gateway.serial}: {status.message if status else 'no token'}{origin}")
     return ExitCode.STOPPED if good else ExitCode.FAILED
-
-
-def _cloud(settings: TokenBrokerSettings) -> str | None:
-    return settings.enlighten.login_url.host
 
 
 if __name__ == "__main__":

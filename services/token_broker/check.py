@@ -3,48 +3,62 @@
 import os
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 
 import requests
 
+from services.token_broker.enlighten import cloud_session
+from services.token_broker.logins import LoginRecord
 from services.token_broker.settings import TokenBrokerSettings
-from services.token_broker.supply import NO_ACCOUNT, Supply
+from services.token_broker.supply import NO_ACCOUNT, Supply, utc
 from services.token_broker.tokens import Token, TokenCache
 from shared.check import CHECK_WITHIN_S, Finding, broker_finding
 from shared.http import ExchangeFailed, exchange
 from shared.topics import Topics
 
 
-def findings(settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None) -> Iterator[Finding]:
+def findings(
+    settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None, logins: LoginRecord | None
+) -> Iterator[Finding]:
     """Yield how each outside connection fares; nothing is spent on it, least of all a log-in."""
     now = time.time()
     if by_hand is not None:
         status = Supply(by_hand.serial, by_hand, float("inf")).status(now)
         yield Finding(by_hand.expires_at > now, "ENVOY_TOKEN", f"gateway {by_hand.serial}, {status and status.message}")
     else:
-        account = settings.enlighten
-        told = account.email is not None and account.password is not None
-        yield Finding(told, "account", "e-mail and password are set; not tried" if told else NO_ACCOUNT)
-        for url in (account.login_url, account.tokens_url):
+        yield _account(logins, now)
+        for url in (settings.enlighten.login_url, settings.enlighten.tokens_url):
             yield _reachable(str(url))
         for serial in sorted({*settings.envoy.serial, *cache.serials()}):
             token = cache.load(serial, now)
             text = f"good for {token.days_left(now):g} days" if token else "none; --once fetches one"
-            yield Finding(token is not None or told, f"token of gateway {serial}", text)
+            yield Finding(token is not None or logins is not None, f"token of gateway {serial}", text)
     yield _writable(cache)
     topic = Topics(settings.mqtt.base_topic).token_status("0")
     yield broker_finding(settings.mqtt, topic)
 
 
+def _account(logins: LoginRecord | None, now: float) -> Finding:
+    if logins is None:
+        return Finding(ok=False, what="account", text=NO_ACCOUNT)
+    if (again_at := logins.may_try_at(now)) > now:
+        _state, message = logins.last_refusal
+        return Finding(ok=False, what="account", text=f"{message}. Next attempt {utc(again_at)}")
+    return Finding(ok=True, what="account", text="e-mail and password are set; not tried")
+
+
 def _reachable(url: str) -> Finding:
     host = url.split("/")[2]
     try:
-        answer = exchange(requests.Session(), "GET", url, deadline_s=CHECK_WITHIN_S)
+        answer = exchange(cloud_session(), "GET", url, deadline_s=CHECK_WITHIN_S)
     except requests.exceptions.SSLError:
         return Finding(
             ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"
         )
     except ExchangeFailed as error:
         return Finding(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Finding(ok=False, what=host, text=f"is out of order (status {answer.status:d}); wait, it is tried again")
     return Finding(ok=True, what=host, text=f"answers (status {answer.status:d})")
 
 

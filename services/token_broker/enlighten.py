@@ -10,7 +10,8 @@ Errors, by what the caller must do::
     │   ├── CredentialsRejected       a person must correct them
     │   ├── MfaRequired               a person must fetch a token by hand
     │   ├── AccountBlocked            leave the account alone for a day
-    │   └── TooManySessions           leave the account alone for a day
+    │   ├── TooManySessions           leave the account alone for a day
+    │   └── LoginNotUnderstood        a person must look; it may be a rejection in new words
     ├── Throttled                 leave the account alone for as long as told
     ├── SerialRefused             do not ask for this gateway again for a day
     └── CloudUnreachable          try again soon, then ever more rarely
@@ -29,15 +30,17 @@ from typing import Any, ClassVar
 import requests
 from pydantic import SecretStr
 
-from shared.http import Answer, ExchangeFailed, exchange
+from shared.http import Answer, BoundedAdapter, ExchangeFailed, exchange
 from shared.messages import TokenState
 
-DEADLINE_S = 30.0
+DEADLINE_S = 9.0
+"""Whoever ends us waits ten seconds as a rule: a log-in that is killed counts as rejected, one that fails does not."""
+
 DAY_S = 86_400.0
 TOO_SOON_S = 1.0
 """Enphase refuses a token right after the log-in at times, and grants it a moment later (amykyta3/envoy-logger#15)."""
 
-SHORTEST_THROTTLE_S = 900.0
+SHORTEST_THROTTLE_S = 3600.0
 BY_HAND = "fetch a token by hand at https://entrez.enphaseenergy.com and give it as ENVOY_TOKEN"
 
 
@@ -79,6 +82,12 @@ class TooManySessions(LoginRejected):
     stay_away_s = DAY_S
 
 
+class LoginNotUnderstood(LoginRejected):
+    """Enphase answered the log-in with neither a session nor a reason that we know."""
+
+    state = "cloud_unreachable"
+
+
 class Throttled(EnlightenError):  # noqa: N818 - what happened
     """Enphase says that we ask too often."""
 
@@ -97,13 +106,25 @@ class SerialRefused(EnlightenError):  # noqa: N818 - what happened
 
 
 class CloudUnreachable(EnlightenError):  # noqa: N818 - what happened
-    """No answer, or Enphase says that it cannot now."""
+    """No answer, or Enphase says that it cannot now, and perhaps when it can again."""
 
     state = "cloud_unreachable"
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class AnswerNotUnderstood(CloudUnreachable):
     """An answer that nobody has seen yet; Enphase may have changed its log-in."""
+
+
+def cloud_session() -> requests.Session:
+    """Return a session that a server which drips its answer cannot hold."""
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, BoundedAdapter())
+    return session
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +136,7 @@ class Enlighten:
     email: str = field(repr=False)
     password: SecretStr = field(repr=False)
     pause: Callable[[float], object] = time.sleep
-    session: requests.Session = field(default_factory=requests.Session, repr=False)
+    session: requests.Session = field(default_factory=cloud_session, repr=False)
 
     def log_in(self) -> SecretStr:
         """Return a session, which is good for the tokens of all the account's gateways.
@@ -127,18 +148,14 @@ class Enlighten:
         self.session.cookies.clear()
         form = {"user[email]": self.email, "user[password]": self.password.get_secret_value()}
         answer = self._post(self.login_url, data=form)
-        if answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            reply = _json_object(answer.body)
-            if "too many" in str((reply or {}).get("message", "")).lower():
-                raise TooManySessions(_TOO_MANY_SESSIONS)
-            if reply is None and answer.status != HTTPStatus.UNAUTHORIZED:
-                raise AnswerNotUnderstood(f"Enphase answers the log-in with status {answer.status:d} and no reason")
-            raise CredentialsRejected("Enphase rejects the log-in; correct ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD")
-        _check_status(answer, "log-in")
+        _check_busy(answer, "log-in")
         reply = _json_object(answer.body)
-        if reply is None:
-            raise CloudUnreachable("Enphase's cloud answers the log-in with a page instead of JSON")
-        return _session_of(reply)
+        if reply is not None:
+            return _session_of(reply, answer.status)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise CredentialsRejected(_REJECTED)
+        _check_status(answer, "log-in")
+        raise CloudUnreachable("Enphase's cloud answers the log-in with a page instead of JSON")
 
     def token(self, session: SecretStr, serial: str) -> str:
         """Return what is handed out for a gateway, as text; whether it is a token is for the caller to see.
@@ -148,14 +165,15 @@ class Enlighten:
         """
         order = {"session_id": session.get_secret_value(), "serial_num": serial, "username": self.email}
         answer = self._post(self.tokens_url, json=order)
-        if answer.status == HTTPStatus.FORBIDDEN:
+        if answer.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN):
             self.pause(TOO_SOON_S)
             answer = self._post(self.tokens_url, json=order)
-        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+        if answer.status in _NO_TOKEN:
             raise SerialRefused(
                 f"Enphase gives this account no token for gateway {serial} (status {answer.status:d}); is it the "
                 f"gateway's owner's, and the number right? Otherwise {BY_HAND}"
             )
+        _check_busy(answer, "token")
         _check_status(answer, "token")
         return _token_text(answer.body)
 
@@ -171,52 +189,71 @@ class Enlighten:
             raise CloudUnreachable(f"Enphase's cloud cannot be reached: {error}") from None
 
 
-_TOO_MANY_SESSIONS = "Enphase says that the account has too many sessions; log out elsewhere"
+_REJECTED = "Enphase rejects the log-in; correct ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD"
+_NO_SESSION = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+_NO_TOKEN = (*_NO_SESSION, HTTPStatus.NOT_FOUND)
+_TOO_OFTEN = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.NOT_ACCEPTABLE)
+"""406 is what Enphase's check for robots answers (barneyonline/ha-enphase-ev-charger, api.py)."""
 
 
-def _session_of(reply: dict[str, Any]) -> SecretStr:
+def _session_of(reply: dict[str, Any], status: int) -> SecretStr:
     """Return the session out of a log-in's reply.
 
-    A blocked account says so; a second factor is asked for by a reply without a session (home-assistant/core#155793,
-    barneyonline/ha-enphase-ev-charger, docs/api/api_spec.md).
+    A blocked account says so; a second factor is asked for by a success without a session (home-assistant/core#155793,
+    barneyonline/ha-enphase-ev-charger, docs/api/api_spec.md; pyenphase takes it so, too). Whatever else holds no
+    session is taken for a rejection: to try it again and again might lock the account.
     """
+    message, session = str(reply.get("message", "")).lower(), reply.get("session_id")
     if reply.get("isBlocked") is True:
         raise AccountBlocked("Enphase has blocked the account; log in at its web site to unblock it")
-    if "too many" in str(reply.get("message", "")).lower():
-        raise TooManySessions(_TOO_MANY_SESSIONS)
-    session = reply.get("session_id")
-    if isinstance(session, str) and session:
+    if "too many" in message and "session" in message:
+        raise TooManySessions("Enphase says that the account has too many sessions; log out elsewhere")
+    if status == HTTPStatus.OK and isinstance(session, str) and session:
         return SecretStr(session)
-    if reply.get("requires_mfa") is True or reply.get("success") is True or "isBlocked" in reply:
+    asks_for_more = reply.get("requires_mfa") is True or reply.get("success") is True or message == "success"
+    if not asks_for_more and (status in _NO_SESSION or "invalid" in message):
+        raise CredentialsRejected(_REJECTED)
+    if asks_for_more or "isBlocked" in reply:
         raise MfaRequired(f"Enphase asks for a second factor; {BY_HAND}")
-    raise AnswerNotUnderstood("Enphase answers the log-in without a session; it may have changed its log-in")
+    raise LoginNotUnderstood(
+        f"Enphase answers the log-in with status {status:d} and without a session; it may have changed its log-in. "
+        f"Otherwise {BY_HAND}"
+    )
+
+
+def _check_busy(answer: Answer, what: str) -> None:
+    told = answer.headers.get("Retry-After", "")
+    retry_after_s = float(told) if told.isdecimal() else 0.0
+    if answer.status in _TOO_OFTEN:
+        stay_away_s = min(DAY_S, max(SHORTEST_THROTTLE_S, retry_after_s))
+        raise Throttled(f"Enphase says that we ask too often for a {what} (status {answer.status:d})", stay_away_s)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise CloudUnreachable(f"Enphase's cloud answers the {what} with status {answer.status:d}", retry_after_s)
 
 
 def _check_status(answer: Answer, what: str) -> None:
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        told = answer.headers.get("Retry-After", "")
-        stay_away_s = min(DAY_S, max(SHORTEST_THROTTLE_S, float(told) if told.isdecimal() else 0.0))
-        raise Throttled(f"Enphase says that we ask too often for a {what}", stay_away_s)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise CloudUnreachable(f"Enphase's cloud answers the {what} with status {answer.status:d}")
     if answer.status != HTTPStatus.OK:
         raise AnswerNotUnderstood(f"Enphase answers the {what} with status {answer.status:d}")
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    reply = _json(body)
     return reply if isinstance(reply, dict) else None
 
 
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _token_text(body: bytes) -> str:
-    """Return the token out of an answer that is either its bare text or JSON with a key ``token``."""
-    text = body.decode("utf-8", "replace").strip()
-    reply = _json_object(body)
-    if reply is not None:
-        text = reply["token"] if isinstance(reply.get("token"), str) else ""
+    """Return the token out of an answer: its bare text, or JSON that is it or holds it as ``token``."""
+    reply = _json(body)
+    if isinstance(reply, dict):
+        reply = reply.get("token", "")
+    text = reply if isinstance(reply, str) else body.decode("utf-8", "replace")
     if text.lstrip().startswith("<"):
         raise CloudUnreachable("Enphase's cloud answers the token with a page")
     return text

@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import time
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -13,15 +14,21 @@ def write_private(path: Path, text: str) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # mkstemp makes the file readable by its owner alone.
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(beside).replace(path)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).replace(path)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
 
 
 def put_aside(path: Path, why: str) -> None:
     """Move a file that cannot be used to a name beside it, for a person to look at."""
     aside = path.with_suffix(".unusable")
+    if aside.exists():  # an earlier one, which is not deleted either
+        aside = path.with_suffix(f".{time.time_ns()}.unusable")
     path.replace(aside)
     logger.warning("%s is not used: %s; moved to %s", path, why, aside)

@@ -1,14 +1,19 @@
 """What is remembered of log-ins, on disk, so that no owner is ever locked out by us.
 
 A log-in is written down before it is tried: a process that is killed in between, or started again and again, cannot
-forget it. Three that Enphase rejected within a day are the most; a success or other credentials begin anew.
+forget it. Three that Enphase rejected within a day are the most; a success or other credentials begin anew. Processes
+that share the folder share the count, and log in one after the other.
 """
 
+import fcntl
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from services.token_broker.files import put_aside, write_private
 from shared.messages import TokenState
@@ -22,12 +27,14 @@ class _Kept(BaseModel):
 
     model_config = ConfigDict(strict=True, hide_input_in_errors=True)
 
-    salt: str = ""
+    salt: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")] = ""
     credentials: str = ""
     tried_at: list[float] = []
+    clock_behind_since: float | None = None
+    """Since when, by that clock itself, it shows a time before these: it is behind now, or was ahead then."""
     stay_away_until: float = 0.0
     state: TokenState = "bad_credentials"
-    message: str = ""
+    message: str = "the last log-ins were broken off before they were answered"
     renewed_at: dict[str, float] = {}
 
 
@@ -36,19 +43,39 @@ class LoginRecord:
 
     def __init__(self, path: Path, email: str, password: SecretStr) -> None:
         self.path = path
-        self._kept = self._load()
-        credentials = f"{email}\0{password.get_secret_value()}"
-        if not self._kept.salt or self._kept.credentials != _digest(credentials, self._kept.salt):
+        self._credentials = SecretStr(f"{email}\0{password.get_secret_value()}")
+        kept = self._load()
+        if self._is_ours(kept):
+            self._kept = kept
+        else:
             salt = secrets.token_hex(16)
-            self._kept = _Kept(salt=salt, credentials=_digest(credentials, salt), renewed_at=self._kept.renewed_at)
+            self._kept = _Kept(salt=salt, credentials=self._digest(salt), renewed_at=kept.renewed_at)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process logs in, keep others from it, and learn what they have tried.
+
+        Raises:
+            OSError: the record cannot be written, so that nothing may be tried.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = self._load()
+            known = (kept.salt, kept.credentials) == (self._kept.salt, self._kept.credentials)
+            # What others tried with other credentials does not begin our count anew.
+            if known or self._is_ours(kept):
+                self._kept = kept
+            yield
 
     def may_try_at(self, now: float) -> float:
         """Return when the next log-in is allowed; now or earlier means at once."""
-        self._mend(now)
-        tried_at = self._lately(now)
+        self._look_at_clock(now)
+        stay_away_until = self._past(self._kept.stay_away_until - DAY_S, now) + DAY_S
+        tried_at = sorted(self._past(at, now) for at in self._lately(now))
         if len(tried_at) < MOST_REJECTED_A_DAY:
-            return self._kept.stay_away_until
-        return max(self._kept.stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
+            return stay_away_until
+        return max(stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
 
     @property
     def last_refusal(self) -> tuple[TokenState, str]:
@@ -77,22 +104,35 @@ class LoginRecord:
         self._save()
 
     def may_renew_rejected(self, serial: str, now: float) -> bool:
-        """Return whether a token that a gateway rejects may be exchanged now, and write down that it is: once a day."""
-        if now - min(now, self._kept.renewed_at.get(serial, 0.0)) < DAY_S:
-            return False
-        self._kept.renewed_at[serial] = now
-        self._save()
-        return True
+        """Return whether a token that a gateway rejects may be exchanged now, and write down that it is: once a day.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        with self.alone():
+            if now - min(now, self._kept.renewed_at.get(serial, 0.0)) < DAY_S:
+                return False
+            self._kept.renewed_at[serial] = now
+            self._save()
+            return True
 
     def _lately(self, now: float) -> list[float]:
-        return [at for at in self._kept.tried_at if at > now - DAY_S]
+        return [at for at in self._kept.tried_at if self._past(at, now) > now - DAY_S]
 
-    def _mend(self, now: float) -> None:
-        """Bring back what a clock that was ahead has put into the future, where it would keep us away for too long."""
+    def _past(self, at: float, now: float) -> float:
+        """Return a time, or if it is yet to come, since when it has been: so that it ends some day, but no sooner."""
+        if at <= now or self._kept.clock_behind_since is None:
+            return at
+        return self._kept.clock_behind_since
+
+    def _look_at_clock(self, now: float) -> None:
         kept = self._kept
-        if max([*kept.tried_at, kept.stay_away_until - DAY_S]) > now:
-            kept.tried_at = [min(at, now) for at in kept.tried_at]
-            kept.stay_away_until = min(kept.stay_away_until, now + DAY_S)
+        if max([*kept.tried_at, kept.stay_away_until - DAY_S]) <= now:
+            behind_since = None
+        else:
+            behind_since = now if kept.clock_behind_since is None else min(now, kept.clock_behind_since)
+        if behind_since != kept.clock_behind_since:
+            kept.clock_behind_since = behind_since
             self._save()
 
     def _load(self) -> _Kept:
@@ -107,7 +147,10 @@ class LoginRecord:
     def _save(self) -> None:
         write_private(self.path, self._kept.model_dump_json())
 
+    def _is_ours(self, kept: _Kept) -> bool:
+        return bool(kept.salt) and kept.credentials == self._digest(kept.salt)
 
-def _digest(credentials: str, salt: str) -> str:
-    # Slow on purpose: whoever reads the file shall not find the password by trying.
-    return hashlib.scrypt(credentials.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()
+    def _digest(self, salt: str) -> str:
+        # Slow on purpose: whoever reads the file shall not find the password by trying.
+        credentials = self._credentials.get_secret_value().encode()
+        return hashlib.scrypt(credentials, salt=bytes.fromhex(salt), n=2**14, r=8, p=1).hex()

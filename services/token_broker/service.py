@@ -3,12 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from concurrent.futures import Future
 
+from services.token_broker.published import Published
 from services.token_broker.supply import Supply, TokenSupply
 from shared.health import Health
 from shared.messages import TokenRequest
-from shared.mqtt import Connected, Connection, Message
+from shared.mqtt import Connected, Connection, Message, Publication
 from shared.payload import InvalidPayload
 from shared.topics import UnknownTopic
 
@@ -30,7 +32,7 @@ class TokenBroker:
         supply: TokenSupply,
         *,
         health: Health,
-        no_longer_served: Iterable[str] = (),
+        published: Published,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare the work.
@@ -39,15 +41,18 @@ class TokenBroker:
             connection: to the broker, subscribed to token requests.
             supply: the tokens.
             health: hears how we are.
-            no_longer_served: gateways whose retained tokens are to be cleared unless somebody asks for them.
+            published: the gateways that something was published for; what is no longer supplied is cleared unless
+                somebody asks for it.
             clock: epoch seconds.
         """
         self._connection = connection
         self._supply = supply
         self._health = health
-        self._no_longer_served = set(no_longer_served)
+        self._published = published
+        self._no_longer_served = published.serials() - {supply.serial for supply in supply.all}
         self._clock = clock
-        self._tell_again_at = 0.0
+        self._told_at = 0.0
+        self._last_published: dict[str, Future[Publication]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Supply tokens until told to stop."""
@@ -65,8 +70,12 @@ class TokenBroker:
             return "not connected to the MQTT broker"
         now = self._clock()
         for supply in self._supply.all:
-            if supply.trouble is not None and (supply.token is None or supply.token.expires_at <= now):
-                return f"no token for gateway {supply.serial}: {supply.trouble[1]}"
+            status = supply.status(now)
+            if status is not None and (supply.token is None or supply.token.expires_at <= now):
+                return f"no token for gateway {supply.serial}: {status.message}"
+        for serial, publication in self._last_published.items():
+            if refusal := _refusal(publication):
+                return f"the broker refuses the token of gateway {serial} ({refusal}); check its access rules"
         return None
 
     def _hear(self, timeout_s: float) -> None:
@@ -101,9 +110,10 @@ class TokenBroker:
             self._publish(supply)
 
     def _publish(self, supply: Supply) -> None:
+        self._published.add(supply.serial)
         now, token = self._clock(), supply.token
         if token is not None and token.expires_at > now:
-            self._connection.publish(
+            self._last_published[supply.serial] = self._connection.publish(
                 self._connection.topics.token(supply.serial),
                 token.message().to_json(),
                 retain=True,
@@ -123,8 +133,14 @@ class TokenBroker:
 
     def _tell_days_left(self) -> None:
         now = self._clock()
-        if now < self._tell_again_at:
+        if 0 <= now - self._told_at < TELL_EVERY_S:
             return
-        self._tell_again_at = now + TELL_EVERY_S
+        self._told_at = now
         for supply in self._supply.all:
             self._publish_status(supply)
+
+
+def _refusal(publication: Future[Publication]) -> str | None:
+    """Return why the broker refused a publication; None if it did not, or has not answered."""
+    answer = publication.result() if publication.done() else None
+    return None if answer is None or answer.accepted else answer.reason

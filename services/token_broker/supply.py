@@ -15,6 +15,7 @@ from services.token_broker.enlighten import (
     Enlighten,
     EnlightenError,
     LoginRejected,
+    Throttled,
 )
 from services.token_broker.logins import LoginRecord
 from services.token_broker.tokens import NotAToken, Token, TokenCache
@@ -27,7 +28,7 @@ AFTER_REJECTION_S = DAY_S / 3
 """A rejected log-in is tried three times a day: soon enough to notice a mended account, too rarely to be locked."""
 
 JUST_FETCHED_S = 60.0
-"""A token is not replaced sooner, whoever asks."""
+"""A token is not replaced sooner, whoever asks; meanwhile its log-in serves all others who do."""
 
 MOST_LEARNT = 20
 """Gateways that are supplied because somebody asked, and not because a setting names them."""
@@ -104,6 +105,8 @@ class TokenSupply:
         self._cache = cache
         self._public_key = public_key
         self._failures = 0
+        self._session: SecretStr | None = None
+        self._logged_in_at = 0.0
         self._supplies: dict[str, Supply] = {}
         if by_hand is not None:
             self._supplies[by_hand.serial] = Supply(by_hand.serial, by_hand, fetch_at=float("inf"))
@@ -117,7 +120,7 @@ class TokenSupply:
         """Begin to supply a gateway, from the cache if it has a good token, and return its supply."""
         if serial not in self._supplies:
             token = self._cache.load(serial, now)
-            self._supplies[serial] = Supply(serial, token, fetch_at=token.renew_at() if token else now)
+            self._supplies[serial] = Supply(serial, token, fetch_at=_fetch_at(token) if token else now)
         return self._supplies[serial]
 
     def asked_for(self, serial: str, now: float) -> Supply | None:
@@ -131,12 +134,18 @@ class TokenSupply:
         token = supply.token
         if token is None or supply.trouble is not None or supply.fetch_at <= now:
             return
-        if token.kind != "manual" and now - token.issued_at < JUST_FETCHED_S:
+        if token.kind != "manual" and 0 <= now - token.fetched_at < JUST_FETCHED_S:
             return
-        if token.kind != "manual" and self._logins and self._logins.may_renew_rejected(supply.serial, now):
+        if token.kind != "manual" and self._may_renew_rejected(supply.serial, now):
             supply.fetch_at = now
         else:
             supply.rejected_until = now + DAY_S
+
+    def _may_renew_rejected(self, serial: str, now: float) -> bool:
+        try:
+            return self._logins is not None and self._logins.may_renew_rejected(serial, now)
+        except OSError:
+            return False
 
     def fetch_due(self, now: float) -> list[Supply]:
         """Fetch what is due, with one log-in for all of it, and return the supplies that have changed."""
@@ -150,36 +159,68 @@ class TokenSupply:
             for supply in due:
                 supply.trouble, supply.fetch_at = ("bad_credentials", NO_ACCOUNT), float("inf")
             return due
-        if (may_try_at := self._logins.may_try_at(now)) > now:
-            state, message = self._logins.last_refusal
-            return self._postpone(due, may_try_at, state, message)
-        self._logins.trying(now)
         try:
-            session = self._enlighten.log_in()
-        except EnlightenError as error:
-            return self._refused(self._logins, due, error, now)
-        self._logins.succeeded()
-        for supply in due:
-            self._fetch(self._enlighten, session, supply, now)
+            with self._logins.alone():
+                fetched_by_others = [supply for supply in due if self._found_in_cache(supply, now)]
+                due = [supply for supply in due if supply not in fetched_by_others]
+                if due:
+                    self._exchange(self._enlighten, self._logins, due, now)
+                return [*fetched_by_others, *due]
+        except OSError as error:
+            # Without the count of what was tried nothing is tried.
+            reason = f"{self._logins.path} cannot be written ({error.strerror}), so no log-in is tried; see STATE_DIR"
+            return self._postpone(due, now + JUST_FETCHED_S, "cloud_unreachable", reason)
+
+    def _found_in_cache(self, supply: Supply, now: float) -> bool:
+        """Return whether another process has put a newer token there, and take it."""
+        token = self._cache.load(supply.serial, now)
+        if token is None or token == supply.token or _fetch_at(token) <= now:
+            return False
+        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, _fetch_at(token), None, 0.0
+        return True
+
+    def _exchange(self, enlighten: Enlighten, logins: LoginRecord, due: list[Supply], now: float) -> None:
+        if (may_try_at := logins.may_try_at(now)) > now:
+            state, message = logins.last_refusal
+            self._postpone(due, may_try_at, state, message)
+            return
+        if self._session is None or not 0 <= now - self._logged_in_at < JUST_FETCHED_S:
+            logins.trying(now)
+            try:
+                self._session, self._logged_in_at = enlighten.log_in(), now
+            except EnlightenError as error:
+                self._refused(logins, due, error, now)
+                return
+            logins.succeeded()
+        for place, supply in enumerate(due):
+            try:
+                self._fetch(enlighten, self._session, supply, now)
+            except EnlightenError as error:
+                again_at = now + self._delay_s(error)
+                if isinstance(error, Throttled):
+                    logins.refused(error.state, str(error), again_at)
+                if isinstance(error, Throttled) or type(error) is CloudUnreachable:
+                    # The others would fare no better.
+                    self._postpone(due[place:], again_at, error.state, str(error))
+                    break
+                self._postpone([supply], again_at, error.state, str(error))
         self._failures = self._failures + 1 if any(supply.trouble for supply in due) else 0
-        return due
 
     def _fetch(self, enlighten: Enlighten, session: SecretStr, supply: Supply, now: float) -> None:
+        text = enlighten.token(session, supply.serial)
         try:
-            text = enlighten.token(session, supply.serial)
-            try:
-                token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
-            except NotAToken as error:
-                raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
-        except EnlightenError as error:
-            self._postpone([supply], now + self._delay_s(error), error.state, str(error))
-            return
+            token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
+        except NotAToken as error:
+            raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
         # Kept before it is published: whoever kills us in between costs no second exchange.
-        self._cache.save(token)
-        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, token.renew_at(), None, 0.0
+        try:
+            self._cache.save(token)
+        except OSError as error:
+            logger.error("the token of gateway %s cannot be kept: %s", token.serial, error.strerror)  # noqa: TRY400 - no trace helps
+        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, _fetch_at(token), None, 0.0
         logger.info("gateway %s: %s token, good for %g days", token.serial, token.kind, token.days_left(now))
 
-    def _refused(self, logins: LoginRecord, due: list[Supply], error: EnlightenError, now: float) -> list[Supply]:
+    def _refused(self, logins: LoginRecord, due: list[Supply], error: EnlightenError, now: float) -> None:
         if not isinstance(error, LoginRejected):
             logins.without_verdict()
         self._failures += 1
@@ -188,12 +229,11 @@ class TokenSupply:
             logins.refused(error.state, str(error), again_at)
         elif isinstance(error, LoginRejected):
             logins.refused(error.state, str(error), now)
-        return self._postpone(due, max(again_at, logins.may_try_at(now)), error.state, str(error))
+        self._postpone(due, max(again_at, logins.may_try_at(now)), error.state, str(error))
 
     def _postpone(self, due: list[Supply], until: float, state: TokenState, message: str) -> list[Supply]:
-        when = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M UTC")
         for supply in due:
-            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {when}")
+            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {utc(until)}")
             logger.error("no token for gateway %s: %s", supply.serial, supply.trouble[1])
         return due
 
@@ -203,5 +243,17 @@ class TokenSupply:
             return error.stay_away_s
         if isinstance(error, CloudUnreachable):
             longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(max(0, self._failures - 1), 16))
-            return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
+            told_s = min(LAST_RETRY_S, error.retry_after_s)
+            return max(told_s, random.uniform(longest_s / 2, longest_s))  # noqa: S311 - jitter, no secret
         return AFTER_REJECTION_S
+
+
+def utc(at: float) -> str:
+    """Return a time for people to read."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _fetch_at(token: Token) -> float:
+    """Return when to fetch the token that follows: in time, but no storm where Enphase hands out what hardly lasts."""
+    lasts_s = token.expires_at - token.fetched_at
+    return max(token.renew_at(), token.fetched_at + max(JUST_FETCHED_S, lasts_s / 10))

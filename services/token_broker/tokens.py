@@ -7,7 +7,7 @@ A token is a JSON Web Token that Enphase signs with ES256 for one gateway: ``aud
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self, TypeGuard
+from typing import Any, Self, TypeGuard
 
 import jwt
 from jwt.types import Options
@@ -29,6 +29,8 @@ ONLY_SIGNATURE: Options = {
 }
 """The claims are checked here one by one, so that each has its own message."""
 
+NOT_ES256 = "it is not signed with ES256"
+
 
 class NotAToken(ValueError):  # noqa: N818 - what it is
     """A text is not the token that was asked for; the message says why, never what it holds."""
@@ -47,6 +49,8 @@ class Token:
     kind: TokenKind
     issued_at: int
     expires_at: int
+    fetched_at: int
+    """When it was handed out, by our clock."""
 
     @classmethod
     def read(
@@ -57,6 +61,7 @@ class Token:
         serial: str | None = None,
         by_hand: bool = False,
         public_key: str | None = None,
+        fetched_at: float | None = None,
     ) -> Self:
         """Return the token that a text is.
 
@@ -66,24 +71,16 @@ class Token:
             serial: the gateway it must be for; None takes any.
             by_hand: it came from a person, who is also told of one that has expired.
             public_key: Enphase's, as PEM, to check the signature with; without it only the gateway checks.
+            fetched_at: epoch seconds; now if None. It stands in for a time of issue that the token does not tell.
 
         Raises:
             NotAToken: it is none, is not signed with ES256, is for another gateway, or has expired.
         """
-        text = text.strip()
-        try:
-            header = jwt.get_unverified_header(text)
-            claims = jwt.decode(text, options={"verify_signature": False})
-            if header.get("alg") != "ES256":
-                raise NotAToken("it is not signed with ES256")
-            if public_key is not None:
-                jwt.decode_complete(text, public_key, algorithms=["ES256"], options=ONLY_SIGNATURE)
-        except jwt.InvalidSignatureError:
-            raise NotAToken("its signature is not Enphase's") from None
-        except jwt.PyJWTError:
-            raise NotAToken("it is no JSON Web Token") from None
+        text = text.strip().strip("\"'").strip()  # it is often copied with the quotes around it
+        fetched_at = now if fetched_at is None else fetched_at
+        claims = _claims(text, public_key)
         serial_told, issuer, expires_at = claims.get("aud"), claims.get("iss"), claims.get("exp")
-        issued_at = claims.get("iat", now)
+        issued_at = claims.get("iat", fetched_at)
         if not isinstance(serial_told, str) or not SERIAL_PATTERN.fullmatch(serial_told):
             raise NotAToken("it names no gateway")
         if serial not in (None, serial_told):
@@ -93,9 +90,9 @@ class Token:
         if not _is_time(expires_at) or not _is_time(issued_at):
             raise NotAToken("it does not say when it expires")
         if expires_at <= now and not by_hand:
-            raise Expired("it has expired")
+            raise Expired("it has expired, if the clock here is right")
         kind: TokenKind = "manual" if by_hand else "installer" if claims.get("enphaseUser") == "installer" else "owner"
-        return cls(text, serial_told, kind, int(issued_at), int(expires_at))
+        return cls(text, serial_told, kind, int(issued_at), int(expires_at), int(fetched_at))
 
     def renew_at(self) -> int:
         """Return when to fetch the next one: with a tenth of its life left, thirty days and ten minutes the bounds."""
@@ -117,6 +114,24 @@ class Token:
         )
 
 
+def _claims(text: str, public_key: str | None) -> dict[str, Any]:
+    """Return what a text claims that is signed as a token must be."""
+    try:
+        header = jwt.get_unverified_header(text)
+        claims = jwt.decode(text, options={"verify_signature": False})
+        if public_key is not None:
+            jwt.decode_complete(text, public_key, algorithms=["ES256"], options=ONLY_SIGNATURE)
+    except jwt.InvalidSignatureError:
+        raise NotAToken("its signature is not Enphase's") from None
+    except jwt.InvalidAlgorithmError:
+        raise NotAToken(NOT_ES256) from None
+    except (jwt.PyJWTError, ValueError, RecursionError):  # the last two for letters and depths that no token has
+        raise NotAToken("it is no JSON Web Token") from None
+    if header.get("alg") != "ES256":
+        raise NotAToken(NOT_ES256)
+    return claims
+
+
 def _is_time(claim: object) -> TypeGuard[int | float]:
     return isinstance(claim, int | float) and 0 <= claim < 2**32  # which NaN is not, either
 
@@ -126,6 +141,8 @@ class TokenCache:
     """A folder with one file for each gateway's token, readable only by its owner."""
 
     folder: Path
+    public_key: str | None = None
+    """Enphase's, to check the signature of what lies there with."""
 
     def path(self, serial: str) -> Path:
         """Return the file of a gateway's token."""
@@ -135,7 +152,14 @@ class TokenCache:
         """Return the token kept for a gateway if it is still good; a file that holds none is put aside."""
         path = self.path(serial)
         try:
-            return Token.read(json.loads(path.read_bytes())["text"], now=now, serial=serial)
+            kept = json.loads(path.read_bytes())
+            return Token.read(
+                kept["text"],
+                now=now,
+                serial=serial,
+                public_key=self.public_key,
+                fetched_at=min(now, float(kept["fetched_at"])),  # later, if the clock was ahead then
+            )
         except (FileNotFoundError, Expired):
             return None
         except NotAToken as error:
@@ -150,4 +174,4 @@ class TokenCache:
 
     def serials(self) -> set[str]:
         """Return the gateways that a token was ever kept for."""
-        return {path.stem for path in self.folder.glob("*.json")}
+        return {path.stem for path in self.folder.glob("*.json") if SERIAL_PATTERN.fullmatch(path.stem)}

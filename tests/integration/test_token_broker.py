@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,77 @@ def test_a_gateway_no_longer_served_has_its_retained_token_cleared(
     assert exchanges(roof) == 1
 
 
+def test_a_token_by_hand_no_longer_served_is_cleared_too(
+    broker: Server, roof: Simulator, listener: Listener, tmp_path: Path
+) -> None:
+    """When ENVOY_TOKEN goes and another gateway is named, the old token does not stay on the broker for its year."""
+    log = tmp_path / "token_broker.log"
+    environment = {"MQTT_PORT": str(broker.port), "STATE_DIR": str(tmp_path)}
+    by_hand = environment | {"ENVOY_TOKEN": roof.token()}
+    with Program.python("services.token_broker", log=log, environment=by_hand):
+        assert listener.hear("token").payload
+    listener.heard.clear()
+
+    with Program.python("services.token_broker", log=log, environment=environment | {"ENVOY_SERIAL": "999999999999"}):
+        wait_until(lambda: listener.hear("token").payload == b"", "the token is cleared")
+
+
+@pytest.mark.parametrize(("password", "log_ins", "handed_out"), [("wrong", 3, 0), ("sunshine", 1, 1)])
+def test_processes_at_once_log_in_as_one(
+    password: str, log_ins: int, handed_out: int, roof: Simulator, tmp_path: Path
+) -> None:
+    """Six at the same time, on one STATE_DIR: three rejections at most, and one exchange serves all."""
+    environment = account(roof, tmp_path, ENVOY_SERIAL=roof.serial, ENLIGHTEN_PASSWORD=password)
+    programs = [
+        Program.python("services.token_broker", "--once", log=tmp_path / f"{number}.log", environment=environment)
+        for number in range(6)
+    ]
+    with ExitStack() as running:
+        for program in programs:
+            running.enter_context(program)
+        codes = {program.process.wait(60) for program in programs}
+
+    tried = roof.ledger.served(server="enlighten", path="/login/login.json")
+    assert codes == {0 if handed_out else 1}
+    assert len(tried) == log_ins
+    assert exchanges(roof) == handed_out
+
+
+def test_a_token_by_hand_that_has_expired_is_no_good_health(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """Nobody will fetch another: --health says so."""
+    log = tmp_path / "token_broker.log"
+    environment = {"MQTT_PORT": str(broker.port), "STATE_DIR": str(tmp_path), "ENVOY_TOKEN": roof.token(lifetime_s=1)}
+    with Program.python("services.token_broker", log=log, environment=environment):
+        said = tmp_path / "token_broker" / "health"
+        wait_until(lambda: said.exists() and "ENVOY_TOKEN is expired" in said.read_text(), "the fault is told")
+
+
+def test_a_token_broker_ended_while_enphase_hangs_counts_no_rejection(roof: Simulator, tmp_path: Path) -> None:
+    """Whoever starts and stops it again and again without the internet need not wait a day afterwards."""
+    roof.faults.add(parse("slow:server=enlighten:delay_s=60"))
+    environment = account(roof, tmp_path, MQTT_PORT=str(free_port()), ENVOY_SERIAL=roof.serial)
+    record = tmp_path / "token_broker" / "logins.json"
+    with Program.python("services.token_broker", log=tmp_path / "log", environment=environment) as program:
+        wait_until(record.exists, "the log-in is counted")
+        assert json.loads(record.read_text())["tried_at"] != []
+
+        assert program.stop() == 0
+
+    assert json.loads(record.read_text())["tried_at"] == []
+
+
+def test_a_folder_that_cannot_be_used_is_told_in_a_line(roof: Simulator, tmp_path: Path) -> None:
+    """Before anything is asked of Enphase."""
+    (tmp_path / "token_broker").write_text("no folder")
+
+    ended = once(roof, tmp_path)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bad setting STATE_DIR")
+    assert len(ended.stderr.splitlines()) == 1
+    assert roof.ledger.counters()["logins"] == 0
+
+
 def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
     token_broker: Program, listener: Listener, roof: Simulator
 ) -> None:
@@ -374,6 +446,22 @@ def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_
             assert f"enphase/{serial}/token" not in seen.heard
 
 
+def test_a_broker_that_refuses_the_token_is_no_good_health(roof: Simulator, tmp_path: Path) -> None:
+    """A token that was fetched and reaches nobody is told by --health, with the broker's reason."""
+    port = free_port()
+    environment = account(
+        roof, tmp_path, MQTT_PORT=str(port), MQTT_USERNAME="token_broker", MQTT_PASSWORD="t", ENVOY_SERIAL=roof.serial
+    )
+    said = tmp_path / "token_broker" / "health"
+    rules = ACL.replace("topic write enphase/+/token\n", "")
+    with (
+        acl_broker(tmp_path, port, rules) as acl,
+        Program.python("services.token_broker", log=tmp_path / "token_broker.log", environment=environment),
+    ):
+        wait_until(lambda: said.exists() and "refuses the token" in said.read_text(), f"it is told; {acl.output}")
+        assert "Not authorized" in said.read_text()
+
+
 ACL = """\
 user token_broker
 topic write enphase/+/token
@@ -393,7 +481,7 @@ topic read enphase/+/readings/#
 """
 
 
-def acl_broker(state: Path, port: int) -> Program:
+def acl_broker(state: Path, port: int, rules: str = ACL) -> Program:
     """Return a Mosquitto with a password for each user and access rules after the contract."""
     mosquitto = find_mosquitto()
     if mosquitto is None:
@@ -402,7 +490,7 @@ def acl_broker(state: Path, port: int) -> Program:
     for name in ("token_broker", "poller", "viewer"):
         create = [] if passwords.exists() else ["-c"]
         subprocess.run(["mosquitto_passwd", "-b", *create, str(passwords), name, name[0]], check=True)
-    (state / "acl").write_text(ACL)
+    (state / "acl").write_text(rules)
     configuration = state / "acl.conf"
     configuration.write_text(
         f"listener {port} {HOST}\nuser root\nallow_anonymous false\n"
@@ -464,6 +552,42 @@ def test_check_says_what_is_wrong_and_what_to_do(roof: Simulator, tmp_path: Path
     assert ended.returncode == 1
     assert any("MQTT_HOST" in line for line in failed)
     assert any("ENLIGHTEN_PASSWORD" in line for line in failed)
+
+
+def test_once_does_not_say_that_it_asks_where_it_does_not(roof: Simulator, tmp_path: Path) -> None:
+    """After three rejections, and without an account, nothing is asked, and so it is told."""
+    first, _second, _third, fourth = [once(roof, tmp_path, ENLIGHTEN_PASSWORD="wrong") for _attempt in range(4)]
+    nobody = once(roof, tmp_path, ENLIGHTEN_PASSWORD="")
+
+    assert "asking 127.0.0.1" in first.stdout
+    assert "Enphase is not asked now" in fourth.stdout
+    assert "Next attempt" in fourth.stdout
+    assert "Enphase is not asked now" in nobody.stdout
+    assert "set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD" in nobody.stdout
+    assert (fourth.returncode, nobody.returncode) == (1, 1)
+
+
+def test_check_tells_of_a_log_in_that_was_rejected(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """What came back, and when it is tried again; and it tries none itself."""
+    for _attempt in range(3):
+        once(roof, tmp_path, ENLIGHTEN_PASSWORD="wrong")
+
+    ended = check(roof, tmp_path, MQTT_PORT=str(broker.port), ENLIGHTEN_PASSWORD="wrong")
+
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("FAILED  account: Enphase rejects the log-in")
+    assert "Next attempt 20" in ended.stdout
+    assert roof.ledger.counters()["logins_refused"] == 3
+
+
+def test_check_finds_a_cloud_that_is_out_of_order(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """Status 503 is no good answer."""
+    roof.faults.add(parse("503:server=enlighten"))
+
+    ended = check(roof, tmp_path, MQTT_PORT=str(broker.port))
+
+    assert ended.returncode == 1
+    assert "FAILED  127.0.0.1" in ended.stdout
 
 
 def check(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -313,14 +313,15 @@ def test_strangers_asking_for_ever_more_gateways_are_not_served(owner: Owner) ->
     assert sum(answer is not None for answer in answers) == 19
 
 
-def test_a_record_of_log_ins_that_is_damaged_is_put_aside(owner: Owner, tmp_path: Path) -> None:
-    """Counting begins anew; the file is kept for a person to look at."""
-    (tmp_path / "logins.json").write_text("{")
-
-    owner.start()
+@pytest.mark.parametrize("damage", ["{", "", "[]", '{"salt": "salt"}', '{"tried_at": [null]}'])
+def test_a_record_of_log_ins_that_is_damaged_is_put_aside(damage: str, owner: Owner, tmp_path: Path) -> None:
+    """Counting begins anew; each such file is kept for a person to look at."""
+    for _time in range(2):
+        (tmp_path / "logins.json").write_text(damage)
+        owner.start()
     owner.pass_time(MINUTE_S)
 
-    assert (tmp_path / "logins.unusable").exists()
+    assert [kept.read_text() for kept in tmp_path.glob("logins*.unusable")] == [damage, damage]
     assert owner.state_told == "ok"
 
 
@@ -338,6 +339,24 @@ def test_a_clock_that_was_a_year_ahead_keeps_nobody_out_for_a_year(owner: Owner)
     owner.pass_time(2 * DAY_S, step_s=HOUR_S)
 
     assert owner.log_ins > before
+
+
+@pytest.mark.parametrize("back_s", [HOUR_S, 2 * DAY_S, 20_000 * DAY_S])
+def test_a_clock_that_is_behind_for_a_while_forgets_no_rejection(back_s: int, owner: Owner) -> None:
+    """A machine that wakes up in the past, and is then put right, tries no more often than any other."""
+    owner.password = "wrong"
+    start = owner.now
+    for _restart in range(3):
+        owner.start()
+        owner.pass_time(MINUTE_S)
+
+    for reboot in range(1, 10):
+        for moment in (start + reboot * HOUR_S - back_s, start + reboot * HOUR_S):
+            owner.now = moment
+            owner.start()
+            owner.pass_time(MINUTE_S)
+
+    assert owner.log_ins == 3
 
 
 @pytest.mark.parametrize("left_s", [DAY_S, -DAY_S])

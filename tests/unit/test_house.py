@@ -1,6 +1,7 @@
 """The house as DESIGN draws it: rooms, directions, and a README that is true."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,48 @@ def test_every_service_explains_itself(service: str) -> None:
 
     assert ended.returncode == 0
     assert f"python -m services.{service}" in ended.stdout
+
+
+def test_an_installed_environment_holds_every_service(tmp_path: Path) -> None:
+    """Installed and started far from the checkout, each service explains itself."""
+    source, installed = tmp_path / "source", tmp_path / "installed"
+    for part in ("services", "shared"):
+        shutil.copytree(ROOT / part, source / part)
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / part, source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(installed), str(source)], check=True, timeout=120)
+
+    environment = clean_environment() | {"PYTHONPATH": str(installed)}
+    for service in SERVICES:
+        told = "import runpy, services, shared; print(services.__file__, shared.__file__)"
+        run = f"{told}; runpy.run_module('services.{service}', run_name='__main__', alter_sys=True)"
+        ended = subprocess.run(
+            [sys.executable, "-c", run, "--help"],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        where, *_, usage = ended.stdout.splitlines()[:2]
+        assert all(Path(file).is_relative_to(installed) for file in where.split())
+        assert f"python -m services.{service}" in usage
+
+
+def test_the_simulator_without_its_extra_says_what_to_install() -> None:
+    """Who installed the services alone reads a line, not a trace."""
+    run = "import runpy, sys; sys.modules['astral'] = None; runpy.run_module('services.simulator', run_name='__main__')"
+    ended = subprocess.run(
+        [sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("the simulator needs astral")
+    assert line.endswith("pip install 'enphase-pipeline[simulator]'")
 
 
 @pytest.mark.parametrize("settings_class", [PollerSettings, TokenBrokerSettings, CarbonSinkSettings])

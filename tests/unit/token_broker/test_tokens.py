@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -11,12 +12,13 @@ NOW = 1_800_000_000
 SERIAL = "122012345678"
 YEAR_S, HALF_DAY_S, DAY_S = 31_536_000, 43_200, 86_400
 KEY = ec.generate_private_key(ec.SECP256R1())
+KEYS: dict[str, Any] = {"ES256": KEY, "HS256": "secret" * 10, "none": None}
 
 
 def signed(life_s: int = YEAR_S, algorithm: str = "ES256", **claims: object) -> str:
     """Return a token as Enphase signs them."""
     usual = {"aud": SERIAL, "iss": "Entrez", "enphaseUser": "owner", "iat": NOW, "exp": NOW + life_s, "username": "x"}
-    return jwt.encode(usual | claims, KEY if algorithm == "ES256" else "secret" * 10, algorithm=algorithm)
+    return jwt.encode(usual | claims, KEYS[algorithm], algorithm=algorithm)
 
 
 def test_a_token_tells_its_gateway_kind_and_life() -> None:
@@ -33,6 +35,7 @@ def test_a_token_tells_its_gateway_kind_and_life() -> None:
         ("<html>queue full</html>", "no JSON Web Token"),
         ("a.b.c", "no JSON Web Token"),
         (signed(algorithm="HS256"), "ES256"),
+        (signed(algorithm="none"), "ES256"),
         (signed(aud="999999999999"), "another gateway"),
         (signed(iss="Somebody"), "not issued by Entrez"),
         (signed(-1), "expired"),
@@ -85,6 +88,38 @@ def test_an_expired_token_is_not_given_out_of_the_cache(tmp_path: Path) -> None:
     assert cache.path(SERIAL).exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"{}", b"[]", b"[" * 100_000, b'{"text": 1}', b'{"text": "***", "fetched_at": 0}', b'"eyJ.eyJ.x"'],
+)
+def test_a_damaged_file_in_the_cache_is_put_aside(content: bytes, tmp_path: Path) -> None:
+    """It is not obeyed, and not deleted, nor is the one before it."""
+    cache = TokenCache(tmp_path)
+    for _time in range(2):
+        cache.path(SERIAL).write_bytes(content)
+
+        assert cache.load(SERIAL, NOW) is None
+
+    assert [kept.read_bytes() for kept in tmp_path.glob("*.unusable")] == [content, content]
+
+
+def test_a_file_in_the_cache_that_is_no_gateways_is_passed_over(tmp_path: Path) -> None:
+    """Nobody's notes are taken for a serial number."""
+    cache = TokenCache(tmp_path)
+    cache.save(Token.read(signed(), now=NOW))
+    (tmp_path / "my notes.json").write_text("{}")
+
+    assert cache.serials() == {SERIAL}
+
+
+@pytest.mark.parametrize("wrapped", ['"{}"', "'{}'", " {}\n"])
+def test_a_token_copied_with_something_around_it_is_read(wrapped: str) -> None:
+    """As env files and clipboards give it."""
+    text = signed()
+
+    assert Token.read(wrapped.format(text), now=NOW, by_hand=True).text == text
+
+
 def test_a_foreign_token_in_the_cache_is_put_aside(tmp_path: Path) -> None:
     """A file that holds another gateway's token is not obeyed and not deleted."""
     cache = TokenCache(tmp_path)
@@ -103,8 +138,20 @@ def test_a_token_whose_signature_is_not_enphases_is_refused_where_the_key_is_kno
     )
 
     assert Token.read(signed(), now=NOW, public_key=ours).serial == SERIAL
+    with pytest.raises(NotAToken, match="ES256"):
+        Token.read(signed(algorithm="HS256"), now=NOW, public_key=ours)
     with pytest.raises(NotAToken, match="signature"):
         Token.read(signed(), now=NOW, public_key=others)
+
+
+def test_a_cached_token_whose_signature_is_not_enphases_is_put_aside(tmp_path: Path) -> None:
+    """What somebody else put there is not published."""
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    key = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    TokenCache(tmp_path).save(Token.read(signed(), now=NOW))
+
+    assert TokenCache(tmp_path, key).load(SERIAL, NOW) is None
+    assert len(list(tmp_path.glob("*.unusable"))) == 1
 
 
 def test_a_token_given_by_hand_is_read_even_when_it_has_expired() -> None:

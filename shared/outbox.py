@@ -289,7 +289,12 @@ class Outbox:
                 self._removed(receipt.sequences)
 
     def _removed(self, ranges: Sequence[tuple[int, int]]) -> None:
-        self.counters["readings_receipted"] += self._journal.remove(ranges)
+        try:
+            self.counters["readings_receipted"] += self._journal.remove(ranges)
+        except JournalFull as error:
+            # The rows stay, are sent again, and are removed at the next receipt.
+            logger.warning("receipts cannot be noted: %s; make room", error)
+            return
         for first, last in ranges:
             for sequence in range(first, min(last, first + LONGEST_RANGE) + 1):
                 receipted = self._unreceipted.pop(sequence, None)

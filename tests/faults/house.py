@@ -1,7 +1,8 @@
 """A whole house for the fault suite: gateway, poller, broker, sink and Carbon, each a process that can be hurt.
 
 The oracle of each test: *conservation* (each reading that the gateway served is in Whisper at its time with its value),
-*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes).
+*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes); where it lasts, *honesty* (no
+service says that it is well).
 """
 
 import itertools
@@ -20,6 +21,7 @@ import whisper
 
 from deploy.local.broker import find_mosquitto, mosquitto_configuration
 from services.simulator.simulator import Simulator
+from shared.health import health_finding
 from tests.conftest import Server
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, simulator, wait_until
@@ -156,6 +158,11 @@ class House:
         everything = self.served()
         wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
         assert wrong == {}
+
+    def unwell(self, service: str) -> str:
+        """Return what a service says that ails it, nothing if it says that it is well."""
+        finding = health_finding(self.state / service / "health", time.time())
+        return "" if finding.ok else finding.text
 
     def metric(self, name: str, service: str = "poller") -> float:
         """Return the newest value of a counter or gauge of a service's that is stored, 0 if there is none."""

@@ -53,6 +53,8 @@ def test_b3_broker_stopped_for_longer_than_two_keepalives(house: House) -> None:
     house.broker.process.send_signal(signal.SIGSTOP)
     try:
         house.poll_on(45)
+        assert "not connected" in house.unwell("poller")
+        assert "not connected" in house.unwell("carbon_sink")
     finally:
         house.broker.process.send_signal(signal.SIGCONT)
 

@@ -15,6 +15,7 @@ import pytest
 
 import services.carbon_sink.carbon
 from services.carbon_sink.carbon import Carbon
+from shared.health import health_finding
 from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
@@ -127,7 +128,9 @@ def test_c1_carbon_away_for_longer_than_it_takes_to_settle(roof: Roof, carbon: S
     roof.all_is_stored()
 
 
-def test_c3_carbon_that_reads_no_more_is_not_believed(roof: Roof, carbon: Server, sink: Program) -> None:
+def test_c3_carbon_that_reads_no_more_is_not_believed(
+    roof: Roof, carbon: Server, sink: Program, tmp_path: Path
+) -> None:
     """A stopped Carbon accepts connections and reads nothing: no reading is acknowledged on its word."""
     roof.publish(1)
     roof.all_is_stored()
@@ -135,6 +138,9 @@ def test_c3_carbon_that_reads_no_more_is_not_believed(roof: Roof, carbon: Server
     try:
         roof.publish(COUNT)
         wait_until(lambda: "timed out" in sink.output, "the sink gives up on the proof")
+        told = health_finding(tmp_path / "carbon_sink" / "health", time.time())
+        assert not told.ok
+        assert "readings wait at the broker" in told.text
     finally:
         carbon.process.send_signal(signal.SIGCONT)
 

@@ -59,6 +59,7 @@ def test_b6_a_broker_that_accepts_and_never_answers(house: House) -> None:
     house.proxy.be_silent()
     house.proxy.reset_all()
     house.poll_on(8)
+    assert "not connected" in house.unwell("poller")
     house.proxy.behave()
 
     house.everything_arrives()

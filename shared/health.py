@@ -3,11 +3,14 @@
 Well means connected and progressing, not merely alive: a service that hangs stops saying anything, and that counts.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from shared.check import Finding
+
+logger = logging.getLogger(__name__)
 
 SAY_EVERY_S = 5.0
 MOST_SILENT_S = 60.0
@@ -21,17 +24,28 @@ class Health:
         self._clock = clock
         self._said: str | None = None
         self._said_at = 0.0
+        self._is_mute = False
 
     def say(self, fault: str | None) -> None:
-        """Say what is wrong, or with None that all is well; cheap to call as often as one likes."""
+        """Say what is wrong, or with None that all is well; cheap to call as often as one likes.
+
+        On a full disk it is silent, which counts as unwell.
+        """
         word, now = fault or "", self._clock()
         if word == self._said and abs(now - self._said_at) < SAY_EVERY_S:
             return
         self._said, self._said_at = word, now
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_suffix(".new")
-        beside.write_text(word)
-        beside.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(word)
+            beside.replace(self._path)
+        except OSError as error:
+            if not self._is_mute:
+                logger.warning("cannot say in %s how we are: %s", self._path, error)
+            self._is_mute = True
+        else:
+            self._is_mute = False
 
 
 def health_finding(path: Path, now: float) -> Finding:

@@ -6,9 +6,9 @@ and the journal has a random name, so that a receipt for an earlier journal cann
 
 Errors::
 
-    JournalError
+    JournalError        it cannot be opened: stop
     ├── JournalInUse    another process has it: stop
-    └── JournalFull     nothing was written: go on without, and say so
+    └── JournalFull     nothing was written or removed: go on without, and say so
 """
 
 import contextlib
@@ -91,6 +91,7 @@ class Journal:
             most_mb: the oldest rows are given up when the database grows larger.
 
         Raises:
+            JournalError: it cannot be opened; what is in it stays.
             JournalInUse: another process has it.
         """
         self._path = path
@@ -152,7 +153,11 @@ class Journal:
         return bool(row.timestamp >= newest)
 
     def remove(self, sequences: Iterable[tuple[int, int]]) -> int:
-        """Remove the rows of the ranges, first and last both included, and return how many there were."""
+        """Remove the rows of the ranges, first and last both included, and return how many there were.
+
+        Raises:
+            JournalFull: none is removed.
+        """
         try:
             with self._database:
                 return sum(
@@ -160,10 +165,8 @@ class Journal:
                     for range_ in sequences
                 )
         except sqlite3.OperationalError as error:
-            # The disk is full: the rows stay, are sent again, and are removed at the next receipt.
             self._free_reserve()
-            logger.warning("receipts cannot be noted in %s: %s", self._path, error)
-            return 0
+            raise JournalFull(f"{self._path}: {error}") from error
 
     def rows(self, sequences: Sequence[int]) -> list[Row]:
         """Return the rows of these numbers that are still there, in order."""
@@ -216,6 +219,10 @@ class Journal:
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connected()
+        except sqlite3.OperationalError as error:
+            # A full disk, a lock, a missing right: nothing that says that the rows are spoilt.
+            self._lock.close()
+            raise JournalError(f"{self._path} cannot be opened: {error}") from error
         except sqlite3.DatabaseError as error:
             aside = self._path.with_suffix(f".unusable-{int(time.time())}")
             for suffix in ("", "-wal", "-shm"):
@@ -251,9 +258,11 @@ class Journal:
 
     def _keep_reserve(self) -> None:
         reserve = self._path.with_suffix(".reserve")
-        with contextlib.suppress(OSError):
-            if not reserve.exists():
+        if not reserve.exists():
+            try:
                 reserve.write_bytes(secrets.token_bytes(RESERVE_BYTES))
+            except OSError:
+                reserve.unlink(missing_ok=True)
 
     def _free_reserve(self) -> None:
         self._path.with_suffix(".reserve").unlink(missing_ok=True)

@@ -9,10 +9,13 @@ What a caller has to know:
   would end that thread unnoticed. Whatever is not acknowledged comes again after the next reconnect.
 - A publication that the broker refuses is not delivered, although MQTT acknowledges it: look at its
   :class:`Publication`.
+- paho publishes again what a lost connection left unanswered, except readings of a journal: these are given back with
+  :class:`ConnectionClosed`, because only their journal knows what is on its way and what has meanwhile become late.
 
 The facts behind it are paho-mqtt 2.2.0's source and measurements against Mosquitto 2.0 and 2.1.
 """
 
+import contextlib
 import logging
 import queue
 import random
@@ -70,7 +73,7 @@ class TooManyWaiting(MqttError):  # noqa: N818 - what the caller meets
 
 
 class ConnectionClosed(MqttError):  # noqa: N818 - what the caller meets
-    """The connection was closed before the broker acknowledged."""
+    """The connection was lost or closed before the broker acknowledged; it may have taken the publication or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,17 @@ class _Client(Client):
             self.died(error)
             return MQTTErrorCode.MQTT_ERR_UNKNOWN
 
+    def take_back_journalled(self) -> list[int]:
+        """Take out of the queue what its publisher keeps in a journal, and return the packet identifiers.
+
+        Only before a new connection is made, when nothing counts as being on its way.
+        """
+        with self._out_message_mutex:
+            taken = [message.mid for message in self._out_messages.values() if "journal" in _user_properties(message)]
+            for packet_id in taken:
+                del self._out_messages[packet_id]
+        return taken
+
 
 class Connection:
     """A connection to the broker, opened by :meth:`start` or ``with`` and kept until :meth:`stop`."""
@@ -187,7 +201,7 @@ class Connection:
             self._connect_properties.ReceiveMaximum = receive_maximum
         self._client = self._paho_client()
 
-    def _paho_client(self) -> Client:
+    def _paho_client(self) -> _Client:
         settings = self._settings
         client = _Client(
             CallbackAPIVersion.VERSION2, settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
@@ -203,6 +217,7 @@ class Connection:
         client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
         client.died = self._died
         client.max_queued_messages_set(MOST_WAITING)
+        client.on_pre_connect = self._give_back
         client.on_connect = self._connected
         client.on_connect_fail = self._connect_failed
         client.on_disconnect = self._disconnected
@@ -263,6 +278,11 @@ class Connection:
         return self._state.generation
 
     @property
+    def waiting(self) -> int:
+        """How much came that nobody has received yet."""
+        return self._inbox.qsize()
+
+    @property
     def taken_over(self) -> bool:
         """True once another program has connected with our client id."""
         return self._state.taken_over
@@ -293,6 +313,8 @@ class Connection:
         user_properties: Mapping[str, str] | None = None,
     ) -> Future[Publication]:
         """Publish with QoS 1, now or when the broker is back, and return what will hold its answer.
+
+        With a user property ``journal`` it is given back instead when the connection is lost: ConnectionClosed.
 
         Raises:
             TooManyWaiting: nothing was published.
@@ -342,6 +364,10 @@ class Connection:
             self._state.last_refusal = answer.reason
         self._future_for(packet_id).set_result(answer)
 
+    def _give_back(self, _client: Client, _userdata: object) -> None:
+        for packet_id in self._client.take_back_journalled():
+            self._future_for(packet_id).set_exception(ConnectionClosed("lost before the broker acknowledged"))
+
     def _connected(
         self,
         client: Client,
@@ -384,6 +410,7 @@ class Connection:
     ) -> None:
         with self._state.acknowledging:
             self._state.generation += 1
+        self._forget_inbox()
         if self.connected:
             self._state.connected.clear()
             if reason_code.is_failure:
@@ -393,6 +420,12 @@ class Connection:
             self._state.taken_over = True
             client.disconnect()
             self._stop.set()
+
+    def _forget_inbox(self) -> None:
+        """Drop what nobody has received yet: all of it comes again, and every reconnect would add as much."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()
 
     def _died(self, error: Exception) -> None:
         logger.error("the connection to the broker broke down (%r); ending, to be started again", error)
@@ -410,15 +443,18 @@ class Connection:
                 logger.error("the broker refuses our subscription: %s; check its access rules", reason)
 
     def _received(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
-        user_properties = dict(getattr(message.properties, "UserProperty", ()))
-        generation, payload = self._state.generation, bytes(message.payload)
-        self._inbox.put(Message(message.topic, payload, message.retain, user_properties, generation, message.mid))
+        generation, payload, properties = self._state.generation, bytes(message.payload), _user_properties(message)
+        self._inbox.put(Message(message.topic, payload, message.retain, properties, generation, message.mid))
 
     def _tell_once(self, reason: str) -> None:
         if reason != self._state.last_refusal:
             host, port = self._settings.host, self._settings.port
             logger.warning("cannot connect to the broker at %s:%d: %s Trying on.", host, port, reason)
             self._state.last_refusal = reason
+
+
+def _user_properties(message: MQTTMessage) -> dict[str, str]:
+    return dict(getattr(message.properties, "UserProperty", ()))
 
 
 def _properties(packet_type: int) -> Properties:

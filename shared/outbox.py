@@ -4,8 +4,12 @@ One thread owns the journal; others hand it readings and messages. A reading goe
 ``readings/`` topic if it is the newest of its kind, otherwise, and whenever it is sent again, on ``history/``, so that
 ``readings/`` never goes back in time. Fresh readings always go before old ones.
 
-A row leaves the journal when the sink's receipt for it comes. If none comes in time while the sink is online, it is
-published again. Without a sink to wait for, the broker's successful acknowledgement counts.
+A row leaves the journal when the sink's receipt for it comes. If none comes in time while the sink is online, and there
+is one for a row that was published later, it was lost on its way, and is published again. Without a sink to wait for,
+the broker's successful acknowledgement counts.
+
+While nothing at all is receipted, as when Carbon is away for a day, everything may well be waiting at the broker: to
+publish it again would only fill the broker's memory, so there is one row at each look, in case nothing newer comes.
 """
 
 import logging
@@ -16,12 +20,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import takewhile
 
 from pydantic import ConfigDict, Field
 
 from shared.journal import Journal, JournalFull
 from shared.messages import ONLINE, Receipt
-from shared.mqtt import Connection, Message, Publication, Subscription
+from shared.mqtt import Connection, Message, Publication, Subscription, TooManyWaiting
 from shared.payload import InvalidPayload
 from shared.readings import Name, Reading
 from shared.settings import Section
@@ -76,7 +81,15 @@ class _Taken:
 class _Answered:
     sequence: int
     publication: Publication | None
-    """None if the connection was closed before the broker answered."""
+    """None if the connection was lost before the broker answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreceipted:
+    published_at: float
+    """When the broker took it, on the monotonic clock."""
+    again: bool
+    """Whether it had been published before, perhaps by an earlier process: the receipt may be for that."""
 
 
 class Outbox:
@@ -108,13 +121,17 @@ class Outbox:
         """Rows that may have been published before, perhaps by an earlier process."""
         self._in_flight: dict[int, bool] = {}
         """By row number, whether it is an old one."""
-        self._unreceipted: dict[int, float] = {}
-        """By row number, when the broker took it, on the monotonic clock; oldest first."""
+        self._lost: set[int] = set()
+        """Rows that were on their way when the connection was lost, and are to be tried once more."""
+        self._unreceipted: dict[int, _Unreceipted] = {}
+        """By row number, oldest publication first."""
+        self._receipted_until = float("-inf")
+        """When the newest publication that is known to have been receipted was made, on the monotonic clock."""
         self._sink_online_since: float | None = None
         self._look_at = 0.0
         self._clock_ahead_s = clock() - time.monotonic()
         """How far the clock was ahead of the monotonic one at the last look."""
-        self._depth = 0
+        self._depth = self._waiting = 0
         self._oldest_taken_at: float | None = None
         self.counters: Counter[str] = Counter(
             readings_taken=0, readings_receipted=0, readings_sent_again=0, readings_given_up=0, readings_unjournalled=0
@@ -136,7 +153,11 @@ class Outbox:
     def gauges(self) -> dict[str, float]:
         """Return what a person wants to know of the journal, as of the last look."""
         oldest_s = self._clock() - self._oldest_taken_at if self._oldest_taken_at is not None else 0.0
-        return {"journal_rows": float(self._depth), "oldest_unreceipted_s": max(0.0, round(oldest_s, 1))}
+        return {
+            "journal_rows": float(self._depth),
+            "oldest_unreceipted_s": max(0.0, round(oldest_s, 1)),
+            "readings_waiting": float(self._waiting),
+        }
 
     def run(self, stop: threading.Event) -> None:
         """Publish until told to stop, then for a moment what can still be handed over, and close the journal."""
@@ -183,10 +204,13 @@ class Outbox:
             self.counters["readings_unjournalled"] += len(readings)
             for reading in readings:
                 topic = self._connection.topics.reading(serial, reading.kind)
-                self._connection.publish(topic, reading.to_json(), retain=True)
+                try:
+                    self._connection.publish(topic, reading.to_json(), retain=True)
+                except TooManyWaiting:
+                    self.counters["readings_given_up"] += 1
 
     def _publish_waiting(self) -> None:
-        while self._connection.connected and len(self._in_flight) < WINDOW:
+        while self._connection.connected and len(self._in_flight) < self._window():
             if self._fresh:
                 # After an outage many polls wait: the newest is news, and goes first.
                 newest_poll = self._fresh[-1]
@@ -199,16 +223,20 @@ class Outbox:
             else:
                 return
 
+    def _window(self) -> int:
+        # Perhaps the broker could not bear one of those that were lost. Alone on its way, that one shows.
+        return 1 if self._lost else WINDOW
+
     def _publish(self, sequence: int, *, old: bool) -> None:
         """Publish a row that is still in the journal; where one of its kind is newer, or it is old, as late."""
+        topics = self._connection.topics
         for row in self._journal.rows([sequence]):
-            topics = self._connection.topics
             late = old or not self._journal.is_newest(row)
             topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
             if len(row.payload) + len(topic) + MOST_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
                 logger.error("row %d is larger than the broker takes; it stays in the journal", sequence)
-                return
-            self.counters["readings_sent_again"] += old
+                break
+            self.counters["readings_sent_again"] += old or sequence in self._lost
             self._in_flight[sequence] = old
             answer = self._connection.publish(
                 topic,
@@ -217,15 +245,31 @@ class Outbox:
                 user_properties={"journal": self._journal.name, "sequence": str(sequence)},
             )
             answer.add_done_callback(lambda done: self._events.put(_Answered(sequence, _publication(done))))
+            return
+        self._lost.discard(sequence)
 
     def _answered(self, sequence: int, publication: Publication | None) -> None:
-        self._in_flight.pop(sequence, None)
+        old = self._in_flight.pop(sequence)
         if publication is None:
+            self._not_answered(sequence, old=old)
             return
+        again = old or sequence in self._lost
+        self._lost.discard(sequence)
+        self._unreceipted[sequence] = _Unreceipted(time.monotonic(), again)
         if self._settings.receipts_from == NO_SINK and publication.reached_a_subscriber:
             self._removed(((sequence, sequence),))
+
+    def _not_answered(self, sequence: int, *, old: bool) -> None:
+        """Line up again what was on its way when the connection was lost; at the second loss it has to wait."""
+        if sequence in self._lost:
+            self._lost.discard(sequence)
+            self._unreceipted[sequence] = _Unreceipted(time.monotonic(), again=True)
+            return
+        self._lost.add(sequence)
+        if old:
+            self._old.appendleft(sequence)
         else:
-            self._unreceipted[sequence] = time.monotonic()
+            self._fresh.appendleft(deque([sequence]))
 
     def _hear(self, message: Message) -> None:
         topics, sink = self._connection.topics, self._settings.receipts_from
@@ -245,10 +289,17 @@ class Outbox:
                 self._removed(receipt.sequences)
 
     def _removed(self, ranges: Sequence[tuple[int, int]]) -> None:
-        self.counters["readings_receipted"] += self._journal.remove(ranges)
+        try:
+            self.counters["readings_receipted"] += self._journal.remove(ranges)
+        except JournalFull as error:
+            # The rows stay, are sent again, and are removed at the next receipt.
+            logger.warning("receipts cannot be noted: %s; make room", error)
+            return
         for first, last in ranges:
             for sequence in range(first, min(last, first + LONGEST_RANGE) + 1):
-                self._unreceipted.pop(sequence, None)
+                receipted = self._unreceipted.pop(sequence, None)
+                if receipted is not None and not receipted.again:
+                    self._receipted_until = max(self._receipted_until, receipted.published_at)
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -261,6 +312,7 @@ class Outbox:
             logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
         self._send_again(now)
         self._depth, self._oldest_taken_at = self._journal.depth(), self._journal.oldest_taken_at()
+        self._waiting = len(self._old) + sum(map(len, self._fresh)) + len(self._in_flight)
 
     def _mind_the_clock(self) -> None:
         """Notice a clock that was set since the last look, before anything is written or given up by it."""
@@ -276,14 +328,11 @@ class Outbox:
         sink_was_there = self._sink_online_since is not None and self._sink_online_since <= long_ago
         if self._settings.receipts_from != NO_SINK and not sink_was_there:
             return
-        again = []
-        for sequence, published_at in self._unreceipted.items():
-            if published_at > long_ago:
-                break
-            again.append(sequence)
-        for sequence in again:
+        overdue = list(takewhile(lambda row: row[1].published_at <= long_ago, self._unreceipted.items()))
+        lost = [sequence for sequence, row in overdue if row.published_at < self._receipted_until]
+        for sequence in lost or [sequence for sequence, _row in overdue[:1]]:
             del self._unreceipted[sequence]
-        self._old.extend(again)
+            self._old.append(sequence)
 
 
 def subscriptions(topics: Topics, settings: JournalSettings) -> list[Subscription]:

@@ -17,6 +17,7 @@ import pickle
 import select
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -29,6 +30,10 @@ POINTS_A_FRAME = 500
 """Carbon drops frames over 1 MiB unsaid (graphite-project/carbon, lib/carbon/conf.py); 500 points are about 30 kB."""
 
 DEADLINE_S = 10.0
+RENEW_AFTER_S = 60.0
+"""go-carbon and carbon-relay-ng close connections on which nothing is said for two minutes (receiver/tcp/tcp.go,
+cfg/cfg.go)."""
+
 KEEPALIVE_S = 1
 """A machine that vanishes sends no end of file: the held connection is probed, three times a second apart."""
 
@@ -56,9 +61,10 @@ class Carbon:
     def __init__(self, addresses: Sequence[tuple[str, int]]) -> None:
         self._addresses = deque(addresses)
         self._held: socket.socket | None = None
+        self._renew_at = 0.0
 
     def write(self, points: Sequence[Point]) -> None:
-        """Send points and return once Carbon has read them all.
+        """Send points and return once Carbon has read them all; without any, once it has shown that it reads.
 
         Raises:
             CarbonUnavailable: it may not have.
@@ -70,7 +76,7 @@ class Carbon:
                     connection.sendall(frame)
                 connection.shutdown(socket.SHUT_WR)
                 if connection.recv(1):
-                    raise CarbonUnavailable(f"what listens at {host}:{port} answers, so it is no Carbon")
+                    raise ConnectionError("it answers, so it is no Carbon")
         except OSError as error:
             self.close()
             self._addresses.rotate(-1)
@@ -78,10 +84,21 @@ class Carbon:
 
     def unbroken(self) -> bool:
         """Return whether the held connection still stands."""
-        if self._held is not None and select.select([self._held], [], [], 0)[0]:
-            # Carbon says nothing of itself: what can be read is the end.
+        if self._held is not None and _has_ended(self._held):
             self.close()
+        if self._held is not None and time.monotonic() >= self._renew_at:
+            self._renew(self._held)
         return self._held is not None
+
+    def _renew(self, old: socket.socket) -> None:
+        """Hold another connection; nothing was broken if the old one still stands once the new one does."""
+        try:
+            with old:
+                self._held = self._open()
+                if _has_ended(old):
+                    self.close()
+        except OSError:
+            self._held = None
 
     def close(self) -> None:
         """Let go of the held connection."""
@@ -97,7 +114,7 @@ class Carbon:
             if self._held is not None:
                 return host, port
             try:
-                self._held = _open_and_probed(host, port)
+                self._held = self._open()
                 logger.info("Carbon at %s:%d answers", host, port)
             except OSError as error:
                 failures.append(f"Carbon at {host}:{port}: {error}")
@@ -105,6 +122,15 @@ class Carbon:
         if self._held is None:
             raise CarbonUnavailable("; ".join(failures))
         return self._addresses[0]
+
+    def _open(self) -> socket.socket:
+        self._renew_at = time.monotonic() + RENEW_AFTER_S
+        return _open_and_probed(*self._addresses[0])
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    # Carbon says nothing of itself: what can be read is the end.
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def _open_and_probed(host: str, port: int) -> socket.socket:

@@ -1,9 +1,10 @@
 """Takes readings from the broker and gives them to Carbon.
 
 A reading is acknowledged to the broker once Carbon has read it, and receipted to its publisher once Carbon must have
-written it. What Carbon has not read when the sink or the broker dies stays unacknowledged and comes again; what it has
-read and may have forgotten is sent again by the sink. While Carbon is away the sink holds what is unsettled and one
-batch, and takes no more than the broker may send unacknowledged, so the rest waits at the broker.
+written it. A message that can never be stored is receipted, too: it would come again for ever. What Carbon has not read
+when the sink or the broker dies stays unacknowledged and comes again; what it has read and may have forgotten is sent
+again by the sink. While Carbon is away the sink holds what is unsettled and one batch, and takes no more than the
+broker may send unacknowledged, so the rest waits at the broker.
 """
 
 import logging
@@ -46,6 +47,10 @@ TEN_YEARS_S = 3653 * 86_400
 MOST_FAULTS_TOLD = 100
 
 
+class OutOfTime(InvalidPayload):
+    """The time of a reading is not one that can be stored now; if our clock is wrong, it can be later."""
+
+
 class CarbonSink:
     """The work of carbon_sink."""
 
@@ -86,12 +91,8 @@ class CarbonSink:
         """Write readings until told to stop."""
         with self._connection:
             while not stop.is_set():
-                if self._unsettled.points > MOST_UNSETTLED_POINTS and not self._in_doubt:
-                    stop.wait(LONGEST_WAIT_S)
-                    self._settle()
-                    continue
-                messages, batch = self._collect()
-                if (batch.points or self._in_doubt) and not self._written(batch, stop):
+                messages, batch = self._collect(stop)
+                if (batch.rows or batch.points or self._in_doubt) and not self._written(batch, stop):
                     break
                 for message in messages:
                     self._connection.acknowledge(message)
@@ -100,10 +101,13 @@ class CarbonSink:
                 self._health.say(None if self._connection.connected else "not connected to the MQTT broker")
         self._store.close()
 
-    def _collect(self) -> tuple[list[Message], Batch]:
+    def _collect(self, stop: threading.Event) -> tuple[list[Message], Batch]:
         """Return what came within the flush time after the first message, a batch's size at most."""
         messages: list[Message] = []
         batch = Batch()
+        if self._unsettled.points > MOST_UNSETTLED_POINTS and not self._in_doubt:
+            stop.wait(LONGEST_WAIT_S)
+            return messages, batch
         ends_at = time.monotonic() + LONGEST_WAIT_S
         while len(batch.points) < self._settings.batch_size and (left_s := ends_at - time.monotonic()) > 0:
             message = self._connection.receive(left_s)
@@ -113,35 +117,34 @@ class CarbonSink:
             if not messages:
                 ends_at = time.monotonic() + self._settings.flush_s
             messages.append(message)
-            if points := self._points(message):
-                batch.points += points
-                if row := _journal_row(message):
-                    batch.rows.append(row)
+            try:
+                topic = self._connection.topics.parse_reading(message.topic)
+                batch.points += self._points_in_time(topic, message.payload)
                 self._counters["readings_delivered"] += 1
+            except (UnknownTopic, InvalidPayload) as error:
+                self._pass_over(message, str(error))
+                if isinstance(error, OutOfTime):
+                    continue
+            if row := _journal_row(message):
+                batch.rows.append(row)
         return messages, batch
 
-    def _points(self, message: Message) -> list[Point]:
-        try:
-            topic = self._connection.topics.parse_reading(message.topic)
-            return self._points_in_time(topic, message.payload)
-        except (UnknownTopic, InvalidPayload) as error:
-            self._counters["invalid_messages"] += 1
-            fault = str(error)
-            self._dead_letters.keep(message.topic, message.payload, fault)
-            if fault not in self._faults_told and len(self._faults_told) < MOST_FAULTS_TOLD:
-                self._faults_told.add(fault)
-                logger.warning(
-                    "passed over a message on %s: %s; further ones like it are only counted", message.topic, fault
-                )
-            return []
+    def _pass_over(self, message: Message, fault: str) -> None:
+        self._counters["invalid_messages"] += 1
+        self._dead_letters.keep(message.topic, message.payload, fault)
+        if fault not in self._faults_told and len(self._faults_told) < MOST_FAULTS_TOLD:
+            self._faults_told.add(fault)
+            logger.warning(
+                "passed over a message on %s: %s; further ones like it are only counted", message.topic, fault
+            )
 
     def _points_in_time(self, topic: ReadingTopic, payload: bytes) -> list[Point]:
         reading = reading_from_json(topic.kind, payload)
         ahead_s = reading.timestamp - self._clock()
         if ahead_s > MOST_AHEAD_S:
-            raise InvalidPayload("timestamp: more than a minute in the future; is the gateway's clock right, and ours?")
+            raise OutOfTime("timestamp: more than a minute in the future; is the gateway's clock right, and ours?")
         if ahead_s < -TEN_YEARS_S:
-            raise InvalidPayload("timestamp: more than ten years ago")
+            raise OutOfTime("timestamp: more than ten years ago")
         return points_of(topic, reading, self._settings.prefix, self._settings.aliases)
 
     def _written(self, batch: Batch, stop: threading.Event) -> bool:
@@ -151,6 +154,7 @@ class CarbonSink:
         def tell_once(attempt: RetryCallState) -> None:
             fault = attempt.outcome and attempt.outcome.exception()
             self._health.say(f"{fault}; readings wait at the broker")
+            self._publish_metrics()
             if attempt.attempt_number == 1:
                 logger.warning("%s; readings wait at the broker until it answers", fault)
 
@@ -174,7 +178,7 @@ class CarbonSink:
         try:
             if self._in_doubt:
                 self._write_again()
-            if batch.points:
+            if batch.rows or batch.points:
                 self._store.write(batch.points)
                 self._unsettled.add(batch, time.monotonic())
                 self._counters["points_written"] += len(batch.points)
@@ -192,21 +196,36 @@ class CarbonSink:
 
     def _settle(self) -> None:
         """Receipt what must be on disk by now, or begin to doubt."""
-        if self._in_doubt or not self._store.unbroken():
-            if self._unsettled.points and not self._in_doubt:
-                logger.warning("Carbon has ended or restarted; sending %d points again", self._unsettled.points)
-            self._in_doubt = self._unsettled.points > 0
+        now = time.monotonic()
+        if not self._is_still_the_same(now):
+            if self._unsettled:
+                logger.warning(
+                    "Carbon has ended, restarted or stopped reading; sending %d points again", self._unsettled.points
+                )
+            self._in_doubt = bool(self._unsettled)
             return
-        settled = self._unsettled.settle(time.monotonic())
+        settled = self._unsettled.settle(now)
         for receipt in receipts(settled):
             self._connection.publish(self._connection.topics.receipts(self._connection.client_id), receipt.to_json())
         self._counters["readings_receipted"] += sum(len(batch.rows) for batch in settled)
 
+    def _is_still_the_same(self, now: float) -> bool:
+        """Return whether Carbon has lived on without a break; before a receipt, also whether it reads."""
+        try:
+            if self._unsettled.is_due(now):
+                # One that hangs keeps its connections, and may have hung ever since it read.
+                self._store.write([])
+        except CarbonUnavailable:
+            return False
+        return self._store.unbroken()
+
     def _publish_metrics(self) -> None:
         if (now := time.monotonic()) < self._next_metrics_at or not self._connection.lasting:
             return
+        if not self._connection.connected:
+            return
         self._next_metrics_at = now + METRICS_INTERVAL_S
-        gauges = {"points_unsettled": self._unsettled.points}
+        gauges = {"messages_waiting": self._connection.waiting, "points_unsettled": self._unsettled.points}
         metrics = Metrics(
             timestamp=int(self._clock()), **{name: float(count) for name, count in (self._counters | gauges).items()}
         )

@@ -33,6 +33,9 @@ class Unsettled:
         self.points = 0
         """How many points are unsettled."""
 
+    def __len__(self) -> int:
+        return len(self._batches)
+
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches)
 
@@ -42,10 +45,14 @@ class Unsettled:
         self._batches.append(batch)
         self.points += len(batch.points)
 
+    def is_due(self, now: float) -> bool:
+        """Return whether a batch is old enough to be on disk."""
+        return bool(self._batches) and now - self._batches[0].read_at >= self._settle_s
+
     def settle(self, now: float) -> list[Batch]:
         """Return the batches that are old enough to be on disk, and forget them; call it only while Carbon lives."""
         settled = []
-        while self._batches and now - self._batches[0].read_at >= self._settle_s:
+        while self.is_due(now):
             settled.append(self._batches.popleft())
             self.points -= len(settled[-1].points)
         return settled

@@ -16,7 +16,7 @@ from services.poller.settings import EnvoySettings, PollerSettings
 from shared import lifecycle, logs
 from shared.check import tell
 from shared.health import Health, health_finding
-from shared.journal import Journal, JournalInUse
+from shared.journal import Journal, JournalError
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.outbox import Outbox, subscriptions
@@ -60,7 +60,7 @@ def main() -> int:
         journal = Journal(
             settings.state_dir / "poller" / "journal.sqlite", keep_days=kept.keep_days, most_mb=kept.max_mb
         )
-    except JournalInUse as error:
+    except JournalError as error:
         print(error, file=sys.stderr)
         return ExitCode.FAILED
     outbox = Outbox(connection, journal, settings.journal)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from services.poller.polling import GatewayPoller
 from shared.health import Health
 from shared.messages import TokenMessage
-from shared.mqtt import Connected, Connection, Message, TooManyWaiting
+from shared.mqtt import Connected, Connection, Message
 from shared.outbox import Outbox
 from shared.payload import InvalidPayload
 from shared.readings import Metrics
@@ -62,7 +62,10 @@ class Poller:
             while not stop.is_set():
                 self._hear(min(LONGEST_WAIT_S, max(0.0, self._metrics_at - time.monotonic())))
                 if time.monotonic() >= self._metrics_at:
-                    self._publish_metrics()
+                    self._metrics_at += METRICS_INTERVAL_S
+                    # While the broker is away they would only fill the memory.
+                    if self._connection.connected:
+                        self._publish_metrics()
                 self._health.say(self._fault())
                 if not publishing.is_alive():
                     raise RuntimeError("the outbox has died; ending, to be started again")
@@ -111,7 +114,6 @@ class Poller:
                 gateway.inbox.put(token)
 
     def _publish_metrics(self) -> None:
-        self._metrics_at += METRICS_INTERVAL_S
         gateways = self._gateways
         offsets_s = [abs(gateway.envoy.clock.offset_s or 0) for gateway in gateways]
         counters = [gateway.reader.counters.left_out for gateway in gateways if gateway.reader is not None]
@@ -132,7 +134,4 @@ class Poller:
                 "clock_offset_s": max(offsets_s),
             }
         )
-        try:
-            self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())
-        except TooManyWaiting:
-            logger.debug("no room for metrics: the broker is away")
+        self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())

@@ -1,7 +1,8 @@
 """A whole house for the fault suite: gateway, poller, broker, sink and Carbon, each a process that can be hurt.
 
 The oracle of each test: *conservation* (each reading that the gateway served is in Whisper at its time with its value),
-*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes).
+*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes); where it lasts, *honesty* (no
+service says that it is well).
 """
 
 import itertools
@@ -12,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import whisper
 
 from deploy.local.broker import find_mosquitto, mosquitto_configuration
 from services.simulator.simulator import Simulator
+from shared.health import health_finding
 from tests.conftest import Server
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, simulator, wait_until
@@ -148,10 +150,19 @@ class House:
         def missing() -> set[int]:
             return {at for at in served if at <= last} - self.stored().keys()
 
-        wait_until(lambda: len(missing()) <= but, f"all but {but} of {len(served)} readings", LATENESS_S)
+        with suppress(AssertionError):
+            wait_until(lambda: len(missing()) <= but, "all readings", LATENESS_S)
+        late = [answer for answer in self._answers() if answer[1] in missing()]
+        never = f"of {len(served)} readings never: {late} (served at, time, W); {self.poller.output}"
+        assert len(missing()) <= but, never
         everything = self.served()
         wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
         assert wrong == {}
+
+    def unwell(self, service: str) -> str:
+        """Return what a service says that ails it, nothing if it says that it is well."""
+        finding = health_finding(self.state / service / "health", time.time())
+        return "" if finding.ok else finding.text
 
     def metric(self, name: str, service: str = "poller") -> float:
         """Return the newest value of a counter or gauge of a service's that is stored, 0 if there is none."""
@@ -248,6 +259,24 @@ def small_disk(directory: Path, size_kb: int) -> Iterator[Path]:
         yield directory / "filler"
     finally:
         subprocess.run([*become_root, "umount", "--lazy", directory], check=True)
+
+
+@contextmanager
+def packet_loss(ports: Sequence[int], probability: float) -> Iterator[None]:
+    """Lose that share of all packets to and from ports of this machine."""
+    iptables = shutil.which("iptables", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if iptables is None or os.geteuid() != 0:
+        pytest.skip("needs root and iptables (apt install iptables), to lose packets")
+    rules = [
+        f"INPUT -i lo -p tcp --{end} {port} -m statistic --mode random --probability {probability} -j DROP".split()
+        for port in ports
+        for end in ("dport", "sport")
+    ]
+    with ExitStack() as lost:
+        for rule in rules:
+            subprocess.run([iptables, "-w", "-A", *rule], check=True)
+            lost.callback(subprocess.run, [iptables, "-w", "-D", *rule], check=True)
+        yield
 
 
 def fill(filler: Path) -> None:

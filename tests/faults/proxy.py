@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from typing import Self
 
 from tests.programs import HOST
@@ -28,6 +29,7 @@ class Proxy:
         self._resets = 0
         self._limit: int | None = None
         self._bytes_per_s: float | None = None
+        self._longest_idle_s: float | None = None
         self._rubbish: bytes | None = None
         self._deafened = 0
         self._is_silent = False
@@ -51,6 +53,10 @@ class Proxy:
     def slow_to(self, bytes_per_s: float | None) -> None:
         """Carry no more than this on each connection, either way; None is as fast as it goes."""
         self._bytes_per_s = bytes_per_s
+
+    def close_idle_after(self, seconds: float | None) -> None:
+        """Close connections on which nothing was said for so long, as go-carbon does; None closes none."""
+        self._longest_idle_s = seconds
 
     def answer_with(self, rubbish: bytes) -> None:
         """Answer each new connection's first words with this, and close it."""
@@ -90,13 +96,17 @@ class Proxy:
         with client, contextlib.suppress(OSError), socket.create_connection((HOST, self._target_port)) as target:
             other_end = {client: target, target: client}
             open_ends = [client, target]
-            carried = 0
+            carried, spoke_at = 0, time.monotonic()
             while open_ends:
+                if self._longest_idle_s is not None and time.monotonic() - spoke_at > self._longest_idle_s:
+                    self.cuts += 1
+                    return
                 if resets != self._resets or (self._limit is not None and carried > self._limit):
                     self.cuts += 1
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                     return
                 for end in select.select([] if silent else open_ends, [], [], LOOK_S)[0]:
+                    spoke_at = time.monotonic()
                     data = end.recv(CHUNK_BYTES if self._limit or self._bytes_per_s else 65_536)
                     if not data:
                         open_ends.remove(end)

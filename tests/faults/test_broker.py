@@ -1,4 +1,4 @@
-"""Rows B, P and X of the fault matrix: the broker and the poller killed, stopped, made to forget."""
+"""Rows B, P, S and X of the fault matrix: the broker and the poller killed, stopped, made to forget."""
 
 import random
 import signal
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from tests.faults.house import House, memory_mb, open_files, pause, standing_house
+from tests.programs import HOST, wait_until
 
 
 @pytest.fixture
@@ -50,6 +53,8 @@ def test_b3_broker_stopped_for_longer_than_two_keepalives(house: House) -> None:
     house.broker.process.send_signal(signal.SIGSTOP)
     try:
         house.poll_on(45)
+        assert "not connected" in house.unwell("poller")
+        assert "not connected" in house.unwell("carbon_sink")
     finally:
         house.broker.process.send_signal(signal.SIGCONT)
 
@@ -91,14 +96,29 @@ def test_p2_poller_told_to_stop_while_the_broker_is_dead(house: House) -> None:
     house.everything_arrives(but=1)
 
 
-def test_s5_sink_away_while_carbon_and_broker_die(house: House) -> None:
-    """Carbon and the sink killed together lose nothing: the receipt had not been given yet."""
+def test_c1_s1_carbon_and_the_sink_killed_together(house: House) -> None:
+    """It loses nothing: the receipt had not been given yet."""
     for _kill in range(2):
         house.poll_on(3)
         house.carbon.kill()
         house.sink.kill()
         house.carbon.start()
         house.sink.start()
+
+    house.everything_arrives()
+
+
+def test_s5_sink_away_for_longer_than_its_session(house: House) -> None:
+    """The broker forgets the sink and keeps nothing for it; the journal does, and all arrives once the sink is back."""
+    house.sink.stop()
+    forget = Client(CallbackAPIVersion.VERSION2, "carbon-sink", protocol=MQTTProtocolVersion.MQTTv5)
+    forget.connect(HOST, house.broker.port, clean_start=True)  # a session of no length takes the other's place
+    forget.loop_start()
+    wait_until(forget.is_connected, "the session is taken")
+    forget.disconnect()
+    forget.loop_stop()
+    house.poll_on(10)
+    house.sink.start()
 
     house.everything_arrives()
 

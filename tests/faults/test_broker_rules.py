@@ -121,6 +121,8 @@ def test_b11_a_wrong_password(tmp_path: Path) -> None:
         connects = house.proxy.accepted
         house.poll_on(15)
         assert house.proxy.accepted == connects
+        assert "not connected" in house.unwell("poller")
+        assert "not connected" in house.unwell("carbon_sink")
         assert house.poller.output.count("MQTT_USERNAME and MQTT_PASSWORD") == 1
         password_file(passwords, PASSWORD)
         house.broker.process.send_signal(signal.SIGHUP)

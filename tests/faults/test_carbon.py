@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+import services.carbon_sink.carbon
+from services.carbon_sink.carbon import Carbon
+from shared.health import health_finding
 from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
 from tests.conftest import SERIAL, Server
+from tests.faults.house import pause
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, now_in_slot, stored, wait_until
 
@@ -55,19 +59,19 @@ class Roof:
         for timestamp in range(self._begin - 100, self._begin + 10 * len(self.published) + 100, 10):
             assert stored(self._home, PATH, timestamp) == self.published.get(timestamp)
 
+    def hear(self) -> set[int]:
+        """Return the rows that are receipted so far."""
+        message = self._publisher.receive(0.05)
+        if isinstance(message, Message):
+            self._publisher.acknowledge(message)
+            if message.topic.endswith("/receipts"):
+                for first, last in Receipt.from_json(message.payload).sequences:
+                    self.receipted |= set(range(first, last + 1))
+        return self.receipted
+
     def all_is_receipted(self) -> None:
         """Fail unless each reading is receipted."""
-
-        def heard() -> bool:
-            message = self._publisher.receive(0.05)
-            if isinstance(message, Message):
-                self._publisher.acknowledge(message)
-                if message.topic.endswith("/receipts"):
-                    for first, last in Receipt.from_json(message.payload).sequences:
-                        self.receipted |= set(range(first, last + 1))
-            return len(self.receipted) == len(self.published)
-
-        wait_until(heard, "a receipt for each reading")
+        wait_until(lambda: len(self.hear()) == len(self.published), "a receipt for each reading")
 
 
 @pytest.fixture
@@ -124,7 +128,9 @@ def test_c1_carbon_away_for_longer_than_it_takes_to_settle(roof: Roof, carbon: S
     roof.all_is_stored()
 
 
-def test_c3_carbon_that_reads_no_more_is_not_believed(roof: Roof, carbon: Server, sink: Program) -> None:
+def test_c3_carbon_that_reads_no_more_is_not_believed(
+    roof: Roof, carbon: Server, sink: Program, tmp_path: Path
+) -> None:
     """A stopped Carbon accepts connections and reads nothing: no reading is acknowledged on its word."""
     roof.publish(1)
     roof.all_is_stored()
@@ -132,10 +138,28 @@ def test_c3_carbon_that_reads_no_more_is_not_believed(roof: Roof, carbon: Server
     try:
         roof.publish(COUNT)
         wait_until(lambda: "timed out" in sink.output, "the sink gives up on the proof")
+        told = health_finding(tmp_path / "carbon_sink" / "health", time.time())
+        assert not told.ok
+        assert "readings wait at the broker" in told.text
     finally:
         carbon.process.send_signal(signal.SIGCONT)
 
     roof.all_is_stored()
+
+
+def test_c3_carbon_that_hangs_and_then_dies_is_given_no_receipt(roof: Roof, carbon: Server) -> None:
+    """Its connections stand while it hangs, for longer than it takes to settle; what it had read is sent again."""
+    roof.publish(1)
+    roof.all_is_stored()
+    roof.publish(COUNT)
+    pause(0.6)  # read, but for the most part not written
+    carbon.process.send_signal(signal.SIGSTOP)
+    pause(4)  # the fixture's sink settles after two
+    carbon.kill()
+    carbon.start()
+
+    roof.all_is_stored()
+    roof.all_is_receipted()
 
 
 def test_c5_carbon_restarted_under_an_idle_sink(roof: Roof, carbon: Server) -> None:
@@ -146,6 +170,44 @@ def test_c5_carbon_restarted_under_an_idle_sink(roof: Roof, carbon: Server) -> N
     carbon.start()
 
     roof.all_is_stored()
+
+
+def test_c5_a_carbon_that_closes_idle_connections(
+    broker: Server, carbon: Server, tmp_path: Path, publisher: Connection, sink: Program
+) -> None:
+    """As go-carbon and carbon-relay-ng do: what it closes is taken for a restart, and yet everything is receipted."""
+    sink.stop()
+    with Proxy(carbon.port) as proxy:
+        proxy.close_idle_after(4)
+        environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
+        settled = environment | {"CARBON_SETTLE_S": "2"}
+        with Program.python("services.carbon_sink", log=tmp_path / "idle.log", environment=settled) as idle:
+            roof = Roof(publisher, tmp_path)
+            for _second in range(10):
+                roof.publish(5, pause_s=0.2)
+            assert proxy.cuts > 0
+
+            roof.all_is_stored()
+            roof.all_is_receipted()
+            assert "points again" in idle.output
+
+
+def test_c5_the_held_connection_is_renewed_before_it_is_idle_for_long(
+    carbon: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Carbon that closes idle connections is not taken for one that restarts; one that ends, still is."""
+    monkeypatch.setattr(services.carbon_sink.carbon, "RENEW_AFTER_S", 0.5)
+    with Proxy(carbon.port) as proxy:
+        proxy.close_idle_after(1.5)
+        store = Carbon([(HOST, proxy.port)])
+        store.write([])
+        for _look in range(40):
+            assert store.unbroken()
+            pause(0.1)
+
+        carbon.kill()
+
+        wait_until(lambda: not store.unbroken(), "its end is noticed")
 
 
 def test_c6_a_connection_reset_in_the_middle_of_a_batch(
@@ -214,6 +276,19 @@ def test_s2_poison_between_readings_is_never_delivered_for_ever(
 
     roof.all_is_stored()
     assert sink.output.count("passed over") == told
+
+
+def test_s2_what_can_never_be_stored_is_receipted(roof: Roof, publisher: Connection) -> None:
+    """Or its publisher would send it again for ever; what only our clock may be wrong about is not."""
+    roof.publish(2)
+    topic = publisher.topics.history(SERIAL, "production")
+    ahead = f'{{"timestamp": {int(time.time()) + 3600}, "power_w": 1, "source": "meter"}}'.encode()
+    for row, payload in ((100, b"<html>"), (101, b'{"timestamp": 1, "power_w": "1"}'), (102, ahead)):
+        publisher.publish(topic, payload, user_properties={"journal": "roof", "sequence": str(row)}).result(10)
+    roof.publish(2)
+
+    wait_until(lambda: roof.hear() >= {0, 1, 2, 3, 100, 101}, "receipts")
+    assert 102 not in roof.hear()
 
 
 def test_s3_broker_that_lost_its_memory_with_a_batch_pending(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.house import House, house_in, memory_mb, open_files, pause, standing_house
+from tests.faults.house import House, house_in, memory_mb, open_files, packet_loss, pause, standing_house
 from tests.programs import Program, wait_until
 
 CONNACK = b"\x20\x03\x00\x00\x00"
@@ -59,6 +59,7 @@ def test_b6_a_broker_that_accepts_and_never_answers(house: House) -> None:
     house.proxy.be_silent()
     house.proxy.reset_all()
     house.poll_on(8)
+    assert "not connected" in house.unwell("poller")
     house.proxy.behave()
 
     house.everything_arrives()
@@ -138,5 +139,13 @@ def test_n1_a_line_of_64_kbit_a_second(house: House) -> None:
     house.broker.kill()
     house.poll_on(5)
     house.broker.start()
+
+    house.everything_arrives()
+
+
+def test_n1_a_fifth_of_all_packets_lost(house: House) -> None:
+    """Lost packets between services, broker and Carbon delay readings and lose none."""
+    with packet_loss([house.proxy.port, house.broker.port, house.carbon.port], 0.2):
+        house.poll_on(15)
 
     house.everything_arrives()

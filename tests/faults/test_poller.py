@@ -53,9 +53,18 @@ import time
 from pathlib import Path
 shift, true_time = Path(os.environ["CLOCK_SHIFT_FILE"]), time.time
 time.time = lambda: true_time() + float(shift.read_text())
-from services.poller.__main__ import main
+from services.{service}.__main__ import main
 raise SystemExit(main())
 """
+
+
+def with_another_clock(service: Program, name: str, shift: Path) -> Program:
+    """Return a service whose clock is ahead of ours by the seconds that stand in a file."""
+    return Program(
+        [sys.executable, "-c", WITH_ANOTHER_CLOCK.format(service=name)],
+        shift.with_name(f"{name}.log"),
+        service._environment | {"CLOCK_SHIFT_FILE": str(shift)},
+    )
 
 
 def test_p5_the_pollers_clock_jumps(tmp_path: Path) -> None:
@@ -69,11 +78,7 @@ def test_p5_the_pollers_clock_jumps(tmp_path: Path) -> None:
             new.replace(shift)
 
         set_clock(0)
-        house.poller = Program(
-            [sys.executable, "-c", WITH_ANOTHER_CLOCK],
-            tmp_path / "poller.log",
-            house.poller._environment | {"CLOCK_SHIFT_FILE": str(shift)},
-        )
+        house.poller = with_another_clock(house.poller, "poller", shift)
         house.start()
         house.broker.kill()
         house.poll_on(2)
@@ -88,6 +93,22 @@ def test_p5_the_pollers_clock_jumps(tmp_path: Path) -> None:
         house.everything_arrives(but=3)
         assert "were given up" not in house.poller.output
         assert "the clock was set" in house.poller.output
+
+
+def test_p5_the_sinks_clock_is_wrong_at_first(tmp_path: Path) -> None:
+    """A machine without a clock starts in the past: what seems to be of the future is refused, and comes again."""
+    with house_in(tmp_path) as house:
+        shift = tmp_path / "shift"
+        shift.write_text(str(-400 * DAY_S))
+        house.sink = with_another_clock(house.sink, "carbon_sink", shift)
+        house.run(house.broker, house.carbon, house.sink, house.poller)
+        wait_until(lambda: "in the future" in house.sink.output, "the sink refuses readings")
+        house.poll_on(5)
+        right = shift.with_suffix(".new")
+        right.write_text("0")
+        right.replace(shift)
+
+        house.everything_arrives()
 
 
 def test_p6_a_long_outage_leaves_a_large_journal(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from services.simulator.simulator import Simulator
+from shared.health import Health
 from tests.conftest import Server
+from tests.faults.house import fill, small_disk
 from tests.programs import HOST, ROOT, Program, clean_environment, wait_until
 
 
-def health(service: str, state: Path) -> tuple[int, str]:
+def health_of(service: str, state: Path) -> tuple[int, str]:
     """Return the exit code and the words of ``--health``."""
     ended = subprocess.run(
         [sys.executable, "-m", f"services.{service}", "--health"],
@@ -30,7 +32,7 @@ def health(service: str, state: Path) -> tuple[int, str]:
 @pytest.mark.parametrize("service", ["token_broker", "poller", "carbon_sink"])
 def test_a_service_that_does_not_run_is_not_healthy(service: str, tmp_path: Path) -> None:
     """Nothing was said yet."""
-    code, words = health(service, tmp_path)
+    code, words = health_of(service, tmp_path)
 
     assert code == 1
     assert "does it run?" in words
@@ -40,21 +42,21 @@ def test_a_sink_is_healthy_while_carbon_and_broker_answer(
     broker: Server, carbon: Server, sink: Program, tmp_path: Path
 ) -> None:
     """Each loss is told, and each return."""
-    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy")
+    wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy")
     broker.kill()
-    wait_until(lambda: "not connected to the MQTT broker" in health("carbon_sink", tmp_path)[1], "the loss is told")
+    wait_until(lambda: "not connected to the MQTT broker" in health_of("carbon_sink", tmp_path)[1], "the loss is told")
     broker.start()
-    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy again")
+    wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy again")
 
 
 def test_a_service_that_hangs_is_not_healthy(sink: Program, tmp_path: Path) -> None:
     """Its last word was good, and is too long ago."""
-    wait_until(lambda: health("carbon_sink", tmp_path)[0] == 0, "healthy")
+    wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy")
     sink.stop()
     long_ago = time.time() - 600
     os.utime(tmp_path / "carbon_sink" / "health", (long_ago, long_ago))
 
-    code, words = health("carbon_sink", tmp_path)
+    code, words = health_of("carbon_sink", tmp_path)
 
     assert code == 1
     assert "no word of the service for" in words
@@ -71,6 +73,22 @@ def test_a_poller_is_healthy_while_gateway_and_broker_answer(broker: Server, roo
         "POLL_INTERVAL_S": "1",
     }
     with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment):
-        wait_until(lambda: health("poller", tmp_path)[0] == 0, "healthy")
+        wait_until(lambda: health_of("poller", tmp_path)[0] == 0, "healthy")
         roof.stop()
-        wait_until(lambda: roof.serial in health("poller", tmp_path)[1], "the loss is told")
+        wait_until(lambda: roof.serial in health_of("poller", tmp_path)[1], "the loss is told")
+
+
+def test_a_service_that_has_no_room_to_say_how_it_is_goes_on(tmp_path: Path) -> None:
+    """A full disk ends nobody; what is silent is not healthy."""
+    with small_disk(tmp_path / "poller", 100) as filler:
+        health = Health(tmp_path / "poller" / "health")
+        fill(filler)
+        health.say("not connected to the MQTT broker")
+
+        code, words = health_of("poller", tmp_path)
+        assert code == 1
+        assert "does it run?" in words
+
+        filler.unlink()
+        health.say("no gateway answers")
+        assert health_of("poller", tmp_path)[1].endswith("no gateway answers\n")

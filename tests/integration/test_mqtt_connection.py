@@ -8,6 +8,7 @@ import pytest
 from shared.mqtt import Connected, Connection, Message, Subscription
 from shared.settings import MqttSettings
 from tests.conftest import Server
+from tests.faults.proxy import Proxy
 from tests.programs import wait_until
 
 Settings = Callable[[str], MqttSettings]
@@ -114,6 +115,25 @@ def test_acknowledging_a_message_of_a_lost_connection_is_refused(
         wait_until(lambda: connection.connected, "connected again")
 
         assert not connection.acknowledge(message)
+
+
+def test_what_nobody_has_received_does_not_add_up_over_lost_connections(
+    broker: Server, mqtt: Settings, stop: threading.Event
+) -> None:
+    """The broker sends it again at each reconnect; a service that is busy for long does not hold it many times."""
+    with Proxy(broker.port) as proxy:
+        settings = mqtt("sink").model_copy(update={"port": proxy.port})
+        with Connection(settings, stop=stop, subscriptions=[Subscription("enphase/readings")]) as connection:
+            wait_until_subscribed(connection)
+            for number in range(10):
+                connection.publish("enphase/readings", b"%d" % number)
+            wait_until(lambda: connection.waiting == 10, "all came")
+            for _loss in range(3):
+                proxy.reset_all()
+                wait_until(lambda: not connection.connected, "the loss is noticed")
+                wait_until(lambda: connection.waiting == 11, "all came again, after the connect")
+
+            assert [next_message(connection).payload for _message in range(10)] == [b"%d" % n for n in range(10)]
 
 
 def test_publishing_to_nobody_is_told_from_reaching_somebody(mqtt: Settings, stop: threading.Event) -> None:

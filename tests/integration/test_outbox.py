@@ -1,14 +1,16 @@
 """What the outbox promises, with a real Mosquitto; the sink is played by hand."""
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+import shared.outbox
 from shared.journal import Journal
 from shared.messages import Receipt
 from shared.mqtt import Connection, Message, Subscription
@@ -17,6 +19,7 @@ from shared.readings import Inverter, Production, Reading
 from shared.settings import MqttSettings
 from shared.topics import Topics
 from tests.conftest import SERIAL, Server
+from tests.faults.proxy import Proxy
 from tests.programs import wait_until
 
 Settings = Callable[[str], MqttSettings]
@@ -79,11 +82,12 @@ def outbox(mqtt: Settings, tmp_path: Path) -> Running:
     """Return what runs an outbox on one journal, as one process after another does."""
 
     @contextmanager
-    def running(**settings: object) -> Iterator[Outbox]:
+    def running(port: int | None = None, **settings: object) -> Iterator[Outbox]:
+        broker = mqtt("poller").model_copy(update={"port": port} if port else {})
         told = JournalSettings.model_validate({"resend_after_s": 1.0} | settings)
         stop = threading.Event()
         filters = subscriptions(Topics("enphase"), told)
-        with Connection(mqtt("poller"), stop=stop, subscriptions=filters) as connection:
+        with Connection(broker, stop=stop, subscriptions=filters) as connection:
             journal = Journal(tmp_path / "journal.sqlite", keep_days=told.keep_days, most_mb=told.max_mb)
             outbox = Outbox(connection, journal, told)
             threads = [
@@ -228,3 +232,82 @@ def test_nobody_listening_is_no_success(outbox: Running, mqtt: Settings, tmp_pat
         take(box, production(1))
         wait_until(lambda: box._unreceipted, "the broker has answered")
     assert kept(tmp_path) == 1
+
+
+def test_what_the_broker_passed_on_and_nobody_answered_for_is_not_news_again(
+    outbox: Running, broker: Server, sink: Sink
+) -> None:
+    """After a half-open connection only the newest is published on readings/ again: its times never go back."""
+    with Proxy(broker.port) as proxy, outbox(port=proxy.port) as box:
+        take(box, production(0))
+        wait_until(lambda: sink.values("readings") == [0], "it is heard")
+        proxy.swallow_answers()
+        for number in range(1, 6):
+            take(box, production(number))
+            wait_until(lambda: number in sink.values("readings"), "it is heard")  # noqa: B023
+
+        proxy.reset_all()
+
+        wait_until(lambda: len(sink.values("history")) == 4, "what may be lost comes again")
+        wait_until(lambda: sink.values("readings")[-2:] == [5, 5], "the newest, too")
+        assert sink.values("readings") == [0, 1, 2, 3, 4, 5, 5]
+        assert sorted(sink.values("history")) == [1, 2, 3, 4]
+        sink.receipt_all()
+        wait_until(lambda: box.counters["readings_receipted"] == 6, "all are receipted")
+
+
+def test_a_reading_over_which_the_connection_breaks_holds_up_no_other(
+    outbox: Running, broker: Server, sink: Sink, tmp_path: Path
+) -> None:
+    """It is found by publishing one at a time, and waits; the connection does not break again and again."""
+    with Journal(tmp_path / "journal.sqlite", keep_days=7, most_mb=10) as journal:
+        journal.add(SERIAL, [production(number) for number in range(6)], time.time())
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database, database:
+        enlarged = "UPDATE readings SET payload = CAST(payload || ? AS BLOB) WHERE sequence = 1"
+        database.execute(enlarged, [" " * 100_000])
+
+    with Proxy(broker.port) as proxy:
+        proxy.cut_after(50_000)
+        with outbox(port=proxy.port, resend_after_s=1000) as box:
+            wait_until(lambda: proxy.cuts, "the connection breaks")
+            take(box, *(production(number) for number in range(6, 9)))
+
+            wait_until(lambda: set(range(1, 9)) == {*sink.values("history"), *sink.values("readings")}, "all others")
+            wait_until(lambda: 1 in box._unreceipted, "it waits")
+            assert proxy.cuts == 2
+
+
+def test_while_nothing_is_receipted_one_reading_at_a_time_is_sent_again(
+    outbox: Running, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink whose Carbon is away for a day is not sent everything every two minutes: it waits at the broker."""
+    monkeypatch.setattr(shared.outbox, "LOOK_AFTER_S", 1.0)
+    with outbox() as box:
+        take(box, *(production(number) for number in range(50)))
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are heard")
+
+        wait_until(lambda: box.counters["readings_sent_again"] >= 3, "three looks")
+
+        assert len(sink.listen()) < 60
+        sink.receipt_all()
+        wait_until(lambda: box.counters["readings_receipted"] == 50, "all are receipted")
+
+
+def test_a_receipt_for_a_later_reading_tells_that_the_earlier_ones_were_lost(
+    outbox: Running, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are sent again at once."""
+    monkeypatch.setattr(shared.outbox, "LOOK_AFTER_S", 1.0)
+    with outbox(resend_after_s=4.0) as box:
+        take(box, *(production(number) for number in range(30)))
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 30, "all are heard")
+        take(box, production(30))
+        wait_until(lambda: 30 in sink.values("readings"), "the newest is heard")
+        assert box.counters["readings_sent_again"] == 0
+        sink.heard = [message for message in sink.heard if b'"power_w":30.0' in message.payload]
+        sink.receipt_all()
+
+        wait_until(lambda: len(sink.values("history")) == 30, "the others come again")
+
+        assert sorted(sink.values("history")) == list(range(30))
+        assert box.counters["readings_sent_again"] == 30

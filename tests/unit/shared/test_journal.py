@@ -1,13 +1,15 @@
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from shared.journal import Journal, JournalInUse
+from shared.journal import Journal, JournalError, JournalInUse
 from shared.readings import Consumption, Production
 from tests.programs import ROOT
 
@@ -83,6 +85,22 @@ def test_p4_a_corrupt_journal_is_put_aside_and_a_new_one_begun(path: Path, damag
 
     (aside,) = path.parent.glob("journal.unusable-*")
     assert aside.read_bytes() == damage
+
+
+def test_p4_a_journal_that_cannot_be_opened_now_is_left_as_it_is(path: Path) -> None:
+    """A lock of somebody else's, a full disk or a missing right spoils no row: nothing is put aside."""
+    with Journal(path, keep_days=7, most_mb=1) as journal:
+        journal.add(SERIAL, [production(NOW)], NOW)
+    with closing(sqlite3.connect(path)) as somebody_else:
+        somebody_else.execute("PRAGMA locking_mode = EXCLUSIVE")
+        somebody_else.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(JournalError, match="locked"):
+            Journal(path, keep_days=7, most_mb=1)
+
+    with Journal(path, keep_days=7, most_mb=1) as journal:
+        assert journal.sequences() == [1]
+    assert not [*path.parent.glob("*.unusable-*")]
 
 
 def test_rows_older_than_allowed_are_given_up_and_counted(journal: Journal) -> None:

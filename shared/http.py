@@ -123,6 +123,9 @@ def exchange(
         if isinstance(error, requests.exceptions.ConnectionError):
             raise ConnectionLost(_why(error)) from error
         raise ExchangeFailed(_why(error)) from error
+    except ValueError:
+        # Its message quotes what no header can hold: a password or a token.
+        raise ExchangeFailed("cannot be asked: user, password or token hold what HTTP cannot carry") from None
 
 
 def _body(response: requests.Response, most_bytes: int, ends_at: float) -> bytes:

@@ -208,7 +208,12 @@ class Device(_Answer):
     devName: str
     sn: Name
     active: bool = False
-    channels: Annotated[Places[DeviceChannel], Field(min_length=1)]
+    channels: Places[DeviceChannel] = ()
+
+    @property
+    def channel(self) -> DeviceChannel | None:
+        """What the inverter tells; None if it has told nothing, as one that is not active."""
+        return self.channels[0] if self.channels else None
 
 
 class DeviceData(_Answer):
@@ -216,7 +221,7 @@ class DeviceData(_Answer):
 
     deviceCount: int
     deviceDataLimit: int
-    devices: Entries[Device] = ()
+    devices: Places[Device] = ()
 
 
 def _devices_together(answer: object) -> object:
@@ -324,6 +329,8 @@ class Answers:
     battery_totals: BatteryTotals | None = None
     batteries_answer: bool = False
     """Whether batteries are asked in some polls, and those without need not stand in for them."""
+    production_json_answers: bool = False
+    """Whether production.json is answered in some polls, and nothing else need stand in for it."""
 
 
 def read_answer(shape: TypeAdapter[Shape], body: bytes) -> tuple[Shape, list[str]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from services.poller.access import no_token, show_what_opens
+from services.poller.access import no_token, not_accepted, show_what_opens
 from services.poller.certificates import PinStore
 from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Identity, TokenRejected
 from services.poller.reader import GatewayReader
@@ -44,9 +44,7 @@ def _gateway_findings(gateway: EnvoySettings, settings: PollerSettings, pins: Pi
     try:
         readings = reader.read()
     except TokenRejected as error:
-        text = f"{error}; it does not accept {opens}: "
-        text += "fetch another token" if identity.needs_token else "check ENVOY_USERNAME and ENVOY_PASSWORD"
-        yield Finding(ok=False, what="access", text=text)
+        yield Finding(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
         return
     except GatewayError as error:
         yield Finding(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")

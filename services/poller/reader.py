@@ -335,6 +335,7 @@ class GatewayReader:
             meter_details=self._meter_details,
             meter_readings=meter_readings,
             batteries_answer=self._has_batteries or self._has_ac_batteries,
+            production_json_answers=self._production_json is not None,
             **answered,
         )
 

@@ -151,6 +151,9 @@ def test_info_tells_what_is_metered_and_where_the_numbers_come_from() -> None:
     assert (info.metered, info.phases, info.sources) == (True, 3, ("production=meter",))
 
 
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "1">]><envoy_info><device><sn>&a;</sn><software>D8</software></device></envoy_info>'
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -159,7 +162,9 @@ def test_info_tells_what_is_metered_and_where_the_numbers_come_from() -> None:
         b"{}",
         b"<envoy_info><device><sn>12 34</sn><software>D8</software></device></envoy_info>",
         b"<envoy_info><device><sn>122012345678</sn></device></envoy_info>",
-        b'<!DOCTYPE x [<!ENTITY a "b">]><envoy_info><device><sn>1</sn><software>D8</software></device></envoy_info>',
+        ENTITIES.encode(),
+        ENTITIES.encode("utf-16"),
+        f'<?xml version="1.0" encoding="cp037"?>{ENTITIES}'.encode("cp037"),
     ],
 )
 def test_an_info_that_is_not_an_envoys_is_refused(body: bytes) -> None:
@@ -184,6 +189,18 @@ def test_firmware_tells_what_the_gateway_wants_to_see(software: str, firmware: s
     identity = read_identity(body.encode())
 
     assert (identity.firmware, identity.needs_token) == (firmware, needs_token)
+
+
+def test_an_odd_info_is_read_as_far_as_it_goes() -> None:
+    """An encoding nobody knows, spaces, no part number, and a firmware longer than any number may be."""
+    software = f"D7.{'9' * 6000}"
+    body = f"""<?xml version="1.0" encoding="odd-8"?>
+        <envoy_info><device><sn> 122012345678 </sn><pn/><software> {software} </software></device></envoy_info>"""
+
+    identity = read_identity(body.encode())
+
+    assert (identity.serial, identity.part_number, identity.version[0]) == ("122012345678", None, 7)
+    assert not identity.metered_hardware
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", '"12"', "true", "null", "1e300", "[1]", "{}"])

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from services.poller import answers as shapes
 from services.poller.answers import Answers
+from services.poller.clock import told
 from services.poller.counters import Counters
 from services.poller.envoy import (
     DEADLINE_S,
@@ -395,21 +396,21 @@ class GatewayReader:
             logger.info("gateway %s: its clock is right", self.identity.serial)
         elif self._envoy.clock.correction_s:
             logger.warning(
-                "gateway %s: its clock is %+d s off; the times of its readings are corrected",
+                "gateway %s: its clock is %s; the times of its readings are corrected",
                 self.identity.serial,
-                offset_s,
+                told(offset_s),
             )
         else:
             logger.warning(
-                "gateway %s: its clock is %+d days off ours; as it cannot be known which is wrong, its times are kept",
+                "gateway %s: its clock is %s; as it cannot be known which is wrong, its times are kept",
                 self.identity.serial,
-                offset_s / 86_400,
+                told(offset_s),
             )
 
     def _watch_clock(self, meter_readings: tuple[shapes.MeterReading, ...]) -> None:
         """Look at the clock again where the meters' time stops fitting it, and now and then while it does not."""
-        told = max((reading.timestamp or 0 for reading in meter_readings), default=0)
-        agreed, self._clock_agrees = self._clock_agrees, not told or self._envoy.clock.agrees(told)
+        newest = max((reading.timestamp or 0 for reading in meter_readings), default=0)
+        agreed, self._clock_agrees = self._clock_agrees, not newest or self._envoy.clock.agrees(newest)
         if not self._clock_agrees and (agreed or time.monotonic() - self._looked_at_clock > LOOK_AT_CLOCK_S):
             self.look_at_clock()
 
@@ -457,7 +458,7 @@ class GatewayReader:
             standing.failed(NO_ANSWER)
             raise
         except BadAnswer as error:
-            standing.failed(f"cannot be read ({error})")
+            standing.failed(f"cannot be read ({str(error).removeprefix(question.path).removeprefix(': ')})")
             if standing.told != str(error):
                 standing.told = str(error)
                 logger.warning("gateway %s: passed over an answer to %s", self.identity.serial, error)

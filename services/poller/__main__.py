@@ -92,7 +92,7 @@ def _once(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore, *, p
     reader = GatewayReader(envoy, identity)
     fault, readings = "", []
     try:
-        readings = reader.read()
+        readings = reader.read(only_once=True)
     except TokenRejected as error:
         fault = f"{error}; {not_accepted(identity, opens)}"
     except GatewayError as error:

@@ -88,6 +88,9 @@ Entries = Annotated[
 """A list of which the entries that cannot be read are skipped."""
 
 
+Phases = Annotated[int, Field(ge=1, le=3), WrapValidator(_drop), AfterValidator(lambda phases: phases or 1)]
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -120,7 +123,8 @@ class MeterDetails(_Answer):
     eid: int
     state: str
     measurementType: Name
-    phaseCount: Annotated[int, Field(ge=1, le=3)] = 1
+    phaseCount: Phases = 1
+    """One where the gateway tells none: the whole meter is right however many phases it has."""
     phaseMode: MaybeText = None
 
 

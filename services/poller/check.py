@@ -43,7 +43,7 @@ def _gateway_findings(gateway: EnvoySettings, settings: PollerSettings, pins: Pi
         return
     reader = GatewayReader(envoy, identity)
     try:
-        readings = reader.read()
+        readings = reader.read(only_once=True)
     except TokenRejected as error:
         yield Finding(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
         return

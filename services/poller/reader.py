@@ -180,10 +180,14 @@ class GatewayReader:
     def access_changed(self) -> None:
         """Take into account that what was refused before may be answered now."""
         for standing in self._standings.values():
-            standing.not_before = 0.0
+            if standing.outcome != NO_ANSWER:
+                standing.not_before = 0.0
 
-    def read(self) -> list[Reading]:
+    def read(self, *, only_once: bool = False) -> list[Reading]:
         """Ask for everything and return the readings of it.
+
+        Args:
+            only_once: it will not be asked again, so that what it does not answer now is done without.
 
         Raises:
             GatewayUnavailable: the gateway does not answer.
@@ -191,7 +195,7 @@ class GatewayReader:
         """
         self.begin((Cycle.SLOW, Cycle.INVERTERS))
         while (question := self.next_question()) is not None:
-            self.ask(question)
+            self.ask(question, patient=not only_once)
         return self.poll()
 
     def begin(self, cycles: Iterable[Cycle]) -> None:
@@ -217,8 +221,13 @@ class GatewayReader:
         """Return how long the answer will take, as far as is known."""
         return self._standing(question.path).took_s
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, patient: bool = True) -> None:
         """Ask a question that :meth:`next_question` returned.
+
+        Args:
+            question: the question.
+            patient: a gateway that says "busy" is left alone, and asked again. Where it says so of the same path twice
+                and answers others, that path alone is busy.
 
         Raises:
             GatewayUnavailable: the gateway does not answer.
@@ -240,7 +249,8 @@ class GatewayReader:
             this_round.answered += 1
             this_round.incomplete |= isinstance(error, EndpointBroken)
         except GatewayUnavailable as error:
-            if error.retry_after_s or not this_round.answered or isinstance(error, CertificateChanged):
+            asked_to_wait = error.retry_after_s and patient and self._standing(question.path).failures == 1
+            if asked_to_wait or not this_round.answered or isinstance(error, CertificateChanged):
                 self._forget_round()
                 raise
             # It answers others: this one is slow today.

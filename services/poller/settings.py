@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from shared.messages import Serial, TokenText
 from shared.outbox import JournalSettings
@@ -29,6 +29,11 @@ def _fingerprint(text: str) -> str:
     return digits
 
 
+def _none_if_empty(told: object) -> object:
+    """Return nothing for an empty text, as everywhere in the environment; in ``ENVOYS`` it would be a token."""
+    return None if isinstance(told, str) and not told.strip() else told
+
+
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
 
 
@@ -45,7 +50,9 @@ class EnvoySettings(Section):
         "envoy.local", description="the Envoy: host, host:port or URL"
     )
     serial: Serial | None = Field(None, description="refuse any other gateway than this one")
-    token: TokenText | None = Field(None, description="a token fetched by hand, if no token_broker runs")
+    token: Annotated[TokenText | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="a token fetched by hand, if no token_broker runs"
+    )
     username: str = Field("envoy", description="for firmware before 7")
     password: SecretStr | None = Field(None, description="for firmware before 7 [last six digits of the serial]")
     cert_fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = Field(

@@ -82,6 +82,7 @@ class GatewayPoller:
         self._authorized = False
         self._began = False
         self._failures = 0
+        self._told_certificate = ""
         self._not_before = 0.0
         self._ask_for_token_at = 0.0
         self._newest: dict[str, Reading] = {}
@@ -152,7 +153,7 @@ class GatewayPoller:
         self.tally.poll_duration_s = time.monotonic() - began
         self.tally.polls += 1
         self.schedule.next_slot(self.tally.poll_duration_s if self._began else 0.0)
-        self._failures = 0
+        self._failures, self._told_certificate = 0, ""
         self._tell_status(online=True)
         self._publish_info(reader.info)
         if new := [reading for reading in readings if self._is_new(reading)]:
@@ -252,8 +253,11 @@ class GatewayPoller:
     def _lost(self, error: GatewayError) -> None:
         self._failures += 1
         who = self.serial or self.envoy.host
-        if isinstance(error, CertificateChanged) and self._failures == 1:
-            logger.error("%s", error)
+        if isinstance(error, CertificateChanged):
+            # It shows on the second try: on the first the connection merely breaks.
+            if str(error) != self._told_certificate:
+                logger.error("%s", error)
+            self._told_certificate = str(error)
         elif self._failures == 1:
             logger.warning("gateway %s cannot be read: %s; trying on", who, error)
         self._tell_status(online=False)

@@ -180,8 +180,7 @@ class GatewayReader:
     def access_changed(self) -> None:
         """Take into account that what was refused before may be answered now."""
         for standing in self._standings.values():
-            if standing.outcome != NO_ANSWER:
-                standing.not_before = 0.0
+            standing.not_before = 0.0
 
     def read(self, *, only_once: bool = False) -> list[Reading]:
         """Ask for everything and return the readings of it.

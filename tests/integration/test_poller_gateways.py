@@ -144,6 +144,31 @@ def test_a_gateway_that_says_how_long_to_wait_is_left_alone_so_long(broker: Serv
     assert float(str(later["at"])) - float(str(busy["at"])) >= 3.9
 
 
+def test_a_certificate_that_changes_while_it_is_polled_is_told_with_both_and_gets_no_token(
+    broker: Server, ear: Ear, tmp_path: Path
+) -> None:
+    """The error stands in the log once, with what to do; whoever answers there now hears /info and nothing else."""
+    with ExitStack() as stack:
+        with simulator(tmp_path) as roof:
+            token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])
+            poller = stack.enter_context(polling(broker, tmp_path, (roof.envoy_url, token)))
+            wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        for certificate in (tmp_path / "simulator").glob("gateway-*.pem"):
+            certificate.unlink()
+        with simulator(tmp_path, envoy_port=port) as impostor:
+            wait_until(lambda: "it was told nothing" in poller.output, "the error")
+            wait_until(lambda: len(impostor.ledger.served(server="envoy")) >= 3, "three tries")
+            asked = {answer["path"] for answer in impostor.ledger.served(server="envoy")}
+
+    told = [line for line in poller.output.splitlines() if "it was told nothing" in line]
+    pinned = next((tmp_path / "poller").glob("*.sha256"))
+    assert asked == {"/info"}
+    assert len(told) == 1
+    assert pinned.read_text().strip() in told[0]
+    assert str(pinned) in told[0]
+    assert token not in poller.output
+
+
 def test_headers_that_drip_are_cut_at_the_deadline() -> None:
     """Each byte comes in time for requests, and the whole never: the exchange ends all the same."""
     stop = threading.Event()

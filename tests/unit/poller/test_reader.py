@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.poller.envoy import TokenRejected, read_identity
+from services.poller.envoy import GatewayUnavailable, TokenRejected, read_identity
 from services.poller.reader import Cycle, GatewayReader
 from shared.readings import Batteries, Battery, Consumption, Energy, Grid, Inverter, Meter, Production, Reading
 from tests.programs import simulator
@@ -284,6 +284,34 @@ def test_what_is_refused_is_asked_for_less_often_and_the_rest_goes_on(gateway: C
     question = reader.next_question()
     assert question is not None
     assert question.path == "/api/v1/production/inverters"
+
+
+def test_a_path_that_is_busy_twice_costs_itself_alone(gateway: Callable[..., Gateway]) -> None:
+    """Told "busy" once, the gateway is left alone; told so of the same path again, while others answer, it is not."""
+    envoy, reader = gateway()
+    envoy.answers["/production.json"] = (503, b"")
+
+    with pytest.raises(GatewayUnavailable) as told:
+        reader.read()
+    reader.access_changed()
+    readings = reader.read()
+
+    assert told.value.retry_after_s > 0
+    assert one(readings, Production).source == "meter"
+    assert envoy.asked.count("/production.json") == 2
+    reader.read()
+    assert envoy.asked.count("/production.json") == 2, "it is left alone for a while"
+
+
+def test_asked_once_only_a_busy_path_is_done_without(gateway: Callable[..., Gateway]) -> None:
+    """Nobody comes again; but a gateway that is busy with everything gives nothing."""
+    envoy, reader = gateway()
+    envoy.answers["/production.json"] = (503, b"")
+
+    assert one(reader.read(only_once=True), Production).source == "meter"
+    envoy.answers = dict.fromkeys(envoy.answers, (503, b""))
+    with pytest.raises(GatewayUnavailable):
+        GatewayReader(envoy, reader.identity).read(only_once=True)
 
 
 def test_a_gateway_that_refuses_everything_asks_for_another_token(gateway: Callable[..., Gateway]) -> None:

@@ -73,6 +73,16 @@ def test_channels_beyond_the_phase_count_are_left_out() -> None:
     assert [(r.phase, r.active_power_w) for r in phases if isinstance(r, MeterPhase)] == [(1, 1.0), (2, 2.0)]
 
 
+@pytest.mark.parametrize("told", ["0", "null", "4", '"2"', "true"])
+def test_a_meter_without_a_phase_count_is_one_with_a_phase(told: str) -> None:
+    """What it measures in all is right however many phases it has."""
+    body = f'[{{"eid": 1, "state": "enabled", "measurementType": "production", "phaseCount": {told}}}]'
+
+    (details,), _ = shapes.read_answer(shapes.METER_DETAILS, body.encode())
+
+    assert details.phaseCount == 1
+
+
 def test_everything_of_one_poll_carries_one_moment() -> None:
     """Two meters read a second apart make readings of one time, which add up."""
     answers = Answers(

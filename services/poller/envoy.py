@@ -225,16 +225,23 @@ class Envoy:
         """
         host = self._settings.host
         candidates = [host] if "://" in host else [f"https://{host}", f"http://{host}"]
-        failures = []
+        failures: dict[str, GatewayError] = {}
         for base_url in candidates:
             try:
                 return self._find_at(base_url)
-            except CertificateChanged:
+            except (CertificateChanged, TokenRejected):
                 raise
-            except GatewayUnavailable as error:
-                failures.append(error)
-        told = "; ".join(str(failure) for failure in failures)
-        raise GatewayUnavailable(told, max(failure.retry_after_s for failure in failures))
+            except GatewayError as error:
+                # Something else may listen there, such as a proxy before an old gateway.
+                failures[base_url] = error
+        if len(failures) == 1:
+            raise failures.popitem()[1]
+        told = "; ".join(
+            str(failure) if base_url in str(failure) else f"{base_url}{failure}"
+            for base_url, failure in failures.items()
+        )
+        waits_s = (each.retry_after_s for each in failures.values() if isinstance(each, GatewayUnavailable))
+        raise GatewayUnavailable(told, max(waits_s, default=0.0))
 
     def _find_at(self, base_url: str) -> Identity:
         url = urlsplit(base_url)

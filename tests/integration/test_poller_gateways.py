@@ -6,11 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import requests
+from pydantic import SecretStr
 
+from services.poller.answers import METER_DETAILS
+from services.poller.certificates import PinStore
+from services.poller.envoy import BadAnswer, EndpointMissing, Envoy, GatewayUnavailable, Identity
+from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
 from shared.http import BoundedAdapter, ExchangeFailed, exchange
 from shared.mqtt import Connection, Message, Subscription
@@ -193,6 +200,63 @@ def test_headers_that_drip_are_cut_at_the_deadline() -> None:
         server.join(5)
         assert not server.is_alive(), "the connection was closed"
         stop.set()
+
+
+def test_a_session_that_is_over_costs_a_question_and_no_token(tmp_path: Path) -> None:
+    """A gateway refuses whoever shows its old cookie: the token alone is tried before it is given up."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Cookie")))
+            over = len(asked) > 2 and self.headers.get("Cookie") is not None
+            self.send_response(401 if over else 200)
+            self.send_header("Set-Cookie", f"sessionId={len(asked)}")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((HOST, 0), Gateway) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        envoy = Envoy(EnvoySettings(host=f"http://{HOST}:{server.server_port}"), PinStore(tmp_path))
+        with pytest.raises(BadAnswer):
+            envoy.find()
+        envoy.show_token(SecretStr("token"))
+        for _ in range(3):
+            assert envoy.get("/ivp/meters", METER_DETAILS) == ()
+        server.shutdown()
+
+    assert asked[1:] == [
+        ("/ivp/meters", None),
+        ("/ivp/meters", "sessionId=2"),
+        ("/ivp/meters", None),
+        ("/ivp/meters", "sessionId=4"),
+        ("/ivp/meters", None),
+    ]
+
+
+def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_path: Path) -> None:
+    """Both ports are tried whatever the first one answers, and where both fail the error tells of both."""
+
+    class TwoPorts(Envoy):
+        answers: ClassVar = {"https://roof": EndpointMissing("/info: the gateway answers 404")}
+
+        def _find_at(self, base_url: str) -> Identity:
+            if base_url in self.answers:
+                raise self.answers[base_url]
+            return Identity("122012345678", None, "5.0.62", metered_hardware=False)
+
+    envoy = TwoPorts(EnvoySettings(host="roof"), PinStore(tmp_path))
+    assert envoy.find().firmware == "5.0.62"
+    envoy.answers["http://roof"] = GatewayUnavailable("http://roof/info: connection refused", 30)
+
+    with pytest.raises(GatewayUnavailable) as told:
+        envoy.find()
+
+    assert str(told.value) == "https://roof/info: the gateway answers 404; http://roof/info: connection refused"
+    assert told.value.retry_after_s == 30
 
 
 def test_an_old_gateway_is_read_with_the_password(broker: Server, ear: Ear, tmp_path: Path) -> None:

@@ -153,6 +153,31 @@ def test_a_rejected_token_is_told_once_and_a_new_one_is_taken_up(
     assert len(refused) <= 4
 
 
+def test_a_rejected_token_by_hand_gives_way_to_the_brokers(
+    house: House, broker: Server, roof: Simulator, tmp_path: Path
+) -> None:
+    """ENVOY_TOKEN is refused, which is told once; the broker's opens, and stays the one that is shown."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "ENVOY_HOST": roof.envoy_url,
+        "ENVOY_TOKEN": "refused",
+        "STATE_DIR": str(tmp_path),
+        "POLL_INTERVAL_S": "1",
+    }
+    with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment) as poller:
+        wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
+        house.give_token(roof.token())
+        house.hear("readings/grid")
+        roof.faults.add(parse_fault("reset:server=envoy:count=2"))
+        wait_until(lambda: not roof.faults.all(), "the fault is over")
+        house.listen()
+        house.heard.clear()
+        house.hear("readings/grid")
+
+    assert poller.output.count("does not accept ENVOY_TOKEN") == 1
+    assert "rejected" not in str([message.payload for message in house.on("token/request")])
+
+
 def test_a_rejected_token_that_is_given_again_is_not_shown_again(
     house: House, poller: Program, roof: Simulator
 ) -> None:

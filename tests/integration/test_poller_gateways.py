@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from services.poller.answers import METER_DETAILS
 from services.poller.certificates import PinStore
-from services.poller.envoy import BadAnswer, EndpointMissing, Envoy, GatewayUnavailable, Identity
+from services.poller.envoy import BadAnswer, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
 from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
 from shared.http import BoundedAdapter, ExchangeFailed, exchange
@@ -241,7 +241,7 @@ def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_
     """Both ports are tried whatever the first one answers, and where both fail the error tells of both."""
 
     class TwoPorts(Envoy):
-        answers: ClassVar = {"https://roof": EndpointMissing("/info: the gateway answers 404")}
+        answers: ClassVar[dict[str, GatewayError]] = {"https://roof": EndpointMissing("/info: the gateway answers 404")}
 
         def _find_at(self, base_url: str) -> Identity:
             if base_url in self.answers:

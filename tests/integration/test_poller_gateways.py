@@ -2,16 +2,23 @@
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from services.poller.answers import METER_DETAILS
@@ -235,6 +242,44 @@ def test_a_session_that_is_over_costs_a_question_and_no_token(tmp_path: Path) ->
         ("/ivp/meters", "sessionId=4"),
         ("/ivp/meters", None),
     ]
+
+
+def test_an_old_tls_stack_with_an_expired_certificate_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    """RSA of 1024 bits, used for the key exchange too, over since years: the pin is what counts."""
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            software = "<software>D7.0.88</software>"
+            self.wfile.write(f"<envoy_info><device><sn>122012345678</sn>{software}</device></envoy_info>".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "envoy")])
+    born = datetime(2015, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, born, born.replace(year=2020))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "gateway.pem").write_bytes(secret + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tmp_path / "gateway.pem")
+    with ThreadingHTTPServer((HOST, 0), Gateway) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        envoy = Envoy(EnvoySettings(host=f"{HOST}:{server.server_port}"), PinStore(tmp_path))
+        identity = envoy.find()
+        server.shutdown()
+
+    assert identity.needs_token
+    assert (tmp_path / "122012345678.sha256").read_text().strip() == envoy.fingerprint
 
 
 def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def broker_finding(settings: MqttSettings, topic: str) -> Finding:
     passer_by = settings.model_copy(update={"client_id": f"{settings.client_id}-check-{os.getpid()}"})
     with Connection(passer_by, stop=threading.Event(), lasting=False) as connection:
         if not connection.wait_until_connected(CHECK_WITHIN_S):
-            return Finding(ok=False, what=what, text="lets us not in; are MQTT_HOST, MQTT_PORT, MQTT_USERNAME right?")
+            return Finding(ok=False, what=what, text="lets nobody in; are MQTT_HOST, MQTT_PORT, MQTT_USERNAME right?")
         try:
             answer = connection.publish(topic, b"", retain=True).result(CHECK_WITHIN_S)
         except NotInTime:

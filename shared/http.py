@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 MOST_BYTES = 2_000_000
 READ_BYTES = 65_536
+LONGEST_REASON = 200
 
 
 class ExchangeFailed(Exception):  # noqa: N818 - what happened
@@ -123,6 +124,9 @@ def exchange(
         if isinstance(error, requests.exceptions.ConnectionError):
             raise ConnectionLost(_why(error)) from error
         raise ExchangeFailed(_why(error)) from error
+    except ValueError:
+        # Its message quotes what no header can hold: a password or a token.
+        raise ExchangeFailed("cannot be asked: user, password or token hold what HTTP cannot carry") from None
 
 
 def _body(response: requests.Response, most_bytes: int, ends_at: float) -> bytes:
@@ -190,4 +194,5 @@ def _why(error: BaseException) -> str:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]  # the loop's condition holds one
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"{type(error).__name__}: {error}"
+    # It may quote what the other end sent, line breaks and all.
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_serializer
+from pydantic import AfterValidator, Field, SecretStr, field_serializer
 
 from shared.payload import Payload
 from shared.readings import Timestamp
@@ -11,6 +11,16 @@ from shared.topics import SERIAL_PATTERN
 ONLINE = b"online"
 OFFLINE = b"offline"
 
+
+def _for_a_header(token: SecretStr) -> SecretStr:
+    """Return a token that an HTTP header can carry, without the newline that a file ends with."""
+    text = token.get_secret_value().strip()
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        raise ValueError("must be a token: letters, digits, dots and dashes in one piece")
+    return SecretStr(text)
+
+
+TokenText = Annotated[SecretStr, AfterValidator(_for_a_header)]
 Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
 TokenKind = Literal["owner", "installer", "manual"]
 TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locked_out", "cloud_unreachable"]
@@ -33,7 +43,7 @@ class GatewayInfo(Payload):
 class TokenMessage(Payload):
     """A token for one gateway; secret."""
 
-    token: SecretStr
+    token: TokenText
     serial: Serial
     kind: TokenKind
     issued_at: Timestamp

@@ -4,10 +4,10 @@ import json
 import sys
 import time
 
-from services.poller.access import no_token, show_what_opens
+from services.poller.access import no_token, not_accepted, show_what_opens
 from services.poller.certificates import PinStore
 from services.poller.check import findings
-from services.poller.envoy import Envoy, GatewayError
+from services.poller.envoy import Envoy, GatewayError, TokenRejected
 from services.poller.polling import GatewayPoller
 from services.poller.reader import GatewayReader
 from services.poller.schedule import Schedule, phase_of
@@ -82,13 +82,26 @@ def _once(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore, *, p
     envoy = Envoy(gateway, pins)
     try:
         identity = envoy.find()
-        if show_what_opens(envoy, identity, gateway, settings.mqtt) is None:
-            print(no_token(identity), file=sys.stderr)
-            return ExitCode.FAILED
-        reader = GatewayReader(envoy, identity)
-        readings = reader.read()
     except GatewayError as error:
         print(error, file=sys.stderr)
+        return ExitCode.FAILED
+    opens = show_what_opens(envoy, identity, gateway, settings.mqtt)
+    if opens is None:
+        print(no_token(identity), file=sys.stderr)
+        return ExitCode.FAILED
+    reader = GatewayReader(envoy, identity)
+    fault, readings = "", []
+    try:
+        readings = reader.read(only_once=True)
+    except TokenRejected as error:
+        fault = f"{error}; {not_accepted(identity, opens)}"
+    except GatewayError as error:
+        fault = str(error)
+    else:
+        if not readings:
+            fault = "nothing that it answers can be read; --check tells more"
+    if fault:
+        print(f"gateway {identity.serial} at {envoy.base_url}: {fault}", file=sys.stderr)
         return ExitCode.FAILED
     if pretty:
         # Here, so that the service does without it in its memory.

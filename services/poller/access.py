@@ -1,5 +1,7 @@
 """How a gateway is let to let us in, once: with a password, a token by hand, or the one that the broker retains."""
 
+import base64
+import json
 import threading
 import time
 
@@ -38,6 +40,27 @@ def no_token(identity: Identity) -> str:
         f"gateway {identity.serial} has firmware {identity.firmware} and wants a token: "
         "set ENVOY_TOKEN, or start token_broker and a broker"
     )
+
+
+def not_accepted(identity: Identity, opens: str) -> str:
+    """Return what to do where a gateway does not accept what it was shown."""
+    what_to_do = "fetch another token" if identity.needs_token else "check ENVOY_USERNAME and ENVOY_PASSWORD"
+    return f"it does not accept {opens}: {what_to_do}"
+
+
+def may_open(message: TokenMessage, now: float) -> bool:
+    """Return whether a token looks good: for its gateway, signed with ES256, not expired; the gateway alone knows."""
+    try:
+        header, claims, _signature = message.token.get_secret_value().split(".")
+        algorithm, serial = _part(header).get("alg"), _part(claims).get("aud")
+    except (ValueError, AttributeError):
+        return False
+    return algorithm == "ES256" and serial == message.serial and message.expires_at > now
+
+
+def _part(text: str) -> dict[str, object]:
+    """Return what a part of a JSON Web Token says. Raises ValueError."""
+    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))  # type: ignore[no-any-return]
 
 
 def _brokers_token(mqtt: MqttSettings, identity: Identity) -> SecretStr | None:

@@ -88,6 +88,9 @@ Entries = Annotated[
 """A list of which the entries that cannot be read are skipped."""
 
 
+Phases = Annotated[int, Field(ge=1, le=3), WrapValidator(_drop), AfterValidator(lambda phases: phases or 1)]
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -120,7 +123,8 @@ class MeterDetails(_Answer):
     eid: int
     state: str
     measurementType: Name
-    phaseCount: Annotated[int, Field(ge=1, le=3)] = 1
+    phaseCount: Phases = 1
+    """One where the gateway tells none: the whole meter is right however many phases it has."""
     phaseMode: MaybeText = None
 
 
@@ -208,7 +212,12 @@ class Device(_Answer):
     devName: str
     sn: Name
     active: bool = False
-    channels: Annotated[Places[DeviceChannel], Field(min_length=1)]
+    channels: Places[DeviceChannel] = ()
+
+    @property
+    def channel(self) -> DeviceChannel | None:
+        """What the inverter tells; None if it has told nothing, as one that is not active."""
+        return self.channels[0] if self.channels else None
 
 
 class DeviceData(_Answer):
@@ -216,7 +225,7 @@ class DeviceData(_Answer):
 
     deviceCount: int
     deviceDataLimit: int
-    devices: Entries[Device] = ()
+    devices: Places[Device] = ()
 
 
 def _devices_together(answer: object) -> object:
@@ -324,6 +333,8 @@ class Answers:
     battery_totals: BatteryTotals | None = None
     batteries_answer: bool = False
     """Whether batteries are asked in some polls, and those without need not stand in for them."""
+    production_json_answers: bool = False
+    """Whether production.json is answered in some polls, and nothing else need stand in for it."""
 
 
 def read_answer(shape: TypeAdapter[Shape], body: bytes) -> tuple[Shape, list[str]]:

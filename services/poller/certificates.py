@@ -75,9 +75,15 @@ class PinStore:
         """Return the fingerprint kept for a gateway; the one it presents is kept if there is none."""
         path = self.path(serial)
         try:
-            return path.read_text().strip()
+            kept = path.read_text(errors="replace").strip()
         except FileNotFoundError:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{presented}\n")
-            logger.warning("gateway %s is known from now on by the certificate %s, kept in %s", serial, presented, path)
-            return presented
+            kept = ""
+        if kept:
+            return kept
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a fingerprint would lock the gateway out.
+        written = path.with_suffix(".new")
+        written.write_text(f"{presented}\n")
+        written.replace(path)
+        logger.warning("gateway %s is known from now on by the certificate %s, kept in %s", serial, presented, path)
+        return presented

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from services.poller.access import no_token, show_what_opens
+from services.poller.access import no_token, not_accepted, show_what_opens
 from services.poller.certificates import PinStore
+from services.poller.clock import told
 from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Identity, TokenRejected
 from services.poller.reader import GatewayReader
 from services.poller.settings import EnvoySettings, PollerSettings
@@ -42,11 +43,9 @@ def _gateway_findings(gateway: EnvoySettings, settings: PollerSettings, pins: Pi
         return
     reader = GatewayReader(envoy, identity)
     try:
-        readings = reader.read()
+        readings = reader.read(only_once=True)
     except TokenRejected as error:
-        text = f"{error}; it does not accept {opens}: "
-        text += "fetch another token" if identity.needs_token else "check ENVOY_USERNAME and ENVOY_PASSWORD"
-        yield Finding(ok=False, what="access", text=text)
+        yield Finding(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
         return
     except GatewayError as error:
         yield Finding(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")
@@ -69,9 +68,9 @@ def _clock(envoy: Envoy) -> Finding:
     if offset_s is None:
         return Finding(ok=True, what="clock", text="agrees with ours")
     if envoy.clock.correction_s:
-        text = f"{offset_s:+d} s off ours; the times of its readings are corrected. Does it reach the internet?"
+        text = f"{told(offset_s)}; the times of its readings are corrected. Does it reach the internet?"
         return Finding(ok=True, what="clock", text=text)
-    text = f"{offset_s / 86_400:+.0f} days off ours; its times are kept, as it cannot be known which is wrong. Set both"
+    text = f"{told(offset_s)}; its times are kept, as it cannot be known which is wrong. Set both"
     return Finding(ok=False, what="clock", text=text)
 
 
@@ -101,7 +100,7 @@ def _why_not(kind: str, reader: GatewayReader) -> str:
         case "consumption" | "grid":
             return "no transformer for it is fitted and enabled"
         case "battery":
-            return "there is none, or the gateway does not show it to this token"
+            return "there is none, or the gateway does not show it"
         case "inverter":
             outcomes = reader.outcomes()
             return f"the list of inverters {outcomes.get('/api/v1/production/inverters', 'was not asked for')}"

@@ -59,3 +59,15 @@ class GatewayClock:
     def agrees(self, told: int) -> bool:
         """Return whether a time that the gateway gave for a measurement of now fits what is known of its clock."""
         return abs(told - (self.ours() + self._offset_s)) <= BOUND_S
+
+
+def told(offset_s: int) -> str:
+    """Return how far a gateway's clock is off, as a person says it: ``2 h behind ours``."""
+    size_s = abs(offset_s)
+    if size_s >= 2 * 86_400:
+        size = f"{size_s / 86_400:.0f} days"
+    elif size_s >= 2 * 3600:
+        size = f"{size_s / 3600:.1f} h"
+    else:
+        size = f"{size_s} s"
+    return f"{size} {'ahead of' if offset_s > 0 else 'behind'} ours"

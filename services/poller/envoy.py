@@ -48,6 +48,9 @@ BUSY_S = 30.0
 LONGEST_BUSY_S = 600.0
 """What a gateway is believed when it says how long to leave it alone."""
 
+LONGEST_NAME = 64
+"""The letters of what a gateway calls itself, its hardware and its firmware; real ones have twenty at most."""
+
 FIRST_FIRMWARE_WITH_TOKENS = (7,)
 FIRST_FIRMWARE_THAT_KEEPS_CONNECTIONS = (4,)
 """The old Envoy-R has trouble with them: Home Assistant has an option for it (home-assistant/core, enphase_envoy)."""
@@ -117,13 +120,16 @@ def read_identity(body: bytes) -> Identity:
     """
     info = _read_xml(body)
     device = info.find("device")
-    serial, software = (device.findtext(tag) if device is not None else None for tag in ("sn", "software"))
-    if device is None or not serial or not software or not SERIAL_PATTERN.fullmatch(serial.strip()):
+    serial, software, part_number = (
+        (device.findtext(tag) or "").strip()[:LONGEST_NAME] if device is not None else ""
+        for tag in ("sn", "software", "pn")
+    )
+    if device is None or not software or not SERIAL_PATTERN.fullmatch(serial):
         raise BadAnswer("/info is not an Envoy's: serial number or firmware are missing")
     return Identity(
-        serial=serial.strip(),
-        part_number=device.findtext("pn"),
-        firmware=software.strip().lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        serial=serial,
+        part_number=part_number or None,
+        firmware=software.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         metered_hardware=device.findtext("imeter") == "true",
     )
 
@@ -141,10 +147,11 @@ def read_times(body: bytes) -> tuple[int | None, int]:
 
 def _read_xml(body: bytes) -> ET.Element:
     try:
-        # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused.
-        if b"<!DOCTYPE" in body:
+        # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused. In another
+        # encoding it would look different: it is read as UTF-8, which all gateways send and has no zeros as UTF-16 has.
+        if b"<!DOCTYPE" in body or b"\0" in body:
             raise BadAnswer("/info is no XML that a gateway sends")
-        return ET.fromstring(body)  # noqa: S314 - see above
+        return ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314 - see above
     except (ET.ParseError, ValueError) as error:
         raise BadAnswer(f"/info is no XML: {error}") from None
 
@@ -204,6 +211,11 @@ class Envoy:
         """Where it is looked for."""
         return self._settings.host
 
+    @property
+    def _may_go_in_clear(self) -> bool:
+        """Whether a token may go over plain HTTP: somebody else may answer there, and all may listen."""
+        return "://" in self._settings.host and self._settings.cert_fingerprint is None
+
     def find(self) -> Identity:
         """Find the gateway, over HTTPS or HTTP, and return what it is.
 
@@ -213,16 +225,23 @@ class Envoy:
         """
         host = self._settings.host
         candidates = [host] if "://" in host else [f"https://{host}", f"http://{host}"]
-        failures = []
+        failures: dict[str, GatewayError] = {}
         for base_url in candidates:
             try:
                 return self._find_at(base_url)
-            except CertificateChanged:
+            except (CertificateChanged, TokenRejected):
                 raise
-            except GatewayUnavailable as error:
-                failures.append(error)
-        told = "; ".join(str(failure) for failure in failures)
-        raise GatewayUnavailable(told, max(failure.retry_after_s for failure in failures))
+            except GatewayError as error:
+                # Something else may listen there, such as a proxy before an old gateway.
+                failures[base_url] = error
+        if len(failures) == 1:
+            raise failures.popitem()[1]
+        told = "; ".join(
+            str(failure) if base_url in str(failure) else f"{base_url}{failure}"
+            for base_url, failure in failures.items()
+        )
+        waits_s = (each.retry_after_s for each in failures.values() if isinstance(each, GatewayUnavailable))
+        raise GatewayUnavailable(told, max(waits_s, default=0.0))
 
     def _find_at(self, base_url: str) -> Identity:
         url = urlsplit(base_url)
@@ -230,7 +249,7 @@ class Envoy:
         if url.scheme == "https":
             try:
                 self.fingerprint = presented_fingerprint(url.hostname or "", url.port or 443, DEADLINE_S)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 raise GatewayUnavailable(f"{base_url}: {error}") from error
             # Whatever this session says from here on, it says to the holder of this certificate.
             self._session.mount("https://", PinnedAdapter(self.fingerprint))
@@ -239,6 +258,11 @@ class Envoy:
         identity = self.identify()
         if self.fingerprint is not None:
             self._check_pin(identity.serial, self.fingerprint)
+        elif identity.needs_token and not self._may_go_in_clear:
+            raise GatewayUnavailable(
+                f"{base_url}: gateway {identity.serial} has firmware {identity.firmware}, "
+                f"whose token goes over HTTPS only; set ENVOY_HOST={base_url} to send it in clear all the same"
+            )
         if identity.version < FIRST_FIRMWARE_THAT_KEEPS_CONNECTIONS:
             self._session.headers["Connection"] = "close"
         return identity
@@ -264,7 +288,10 @@ class Envoy:
 
     def _check_pin(self, serial: str, presented: str) -> None:
         given = self._settings.cert_fingerprint
-        pinned = given or self._pins.pinned(serial, presented)
+        try:
+            pinned = given or self._pins.pinned(serial, presented)
+        except OSError as error:
+            raise GatewayUnavailable(f"cannot keep the certificate of gateway {serial}: {error}") from error
         if pinned != presented:
             self._session.auth = None
             how = "set ENVOY_CERT_FINGERPRINT to it" if given else f"delete {self._pins.path(serial)}"

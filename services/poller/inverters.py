@@ -14,8 +14,8 @@ def inverter_readings(device_data: DeviceData | None, reports: tuple[InverterRep
     """Yield each inverter's last report, out of the more detailed answer where that is whole."""
     if device_data is not None and lists_all_inverters(device_data):
         for device in device_data.devices:
-            channel = device.channels[0]
-            if device.active and channel is not None and channel.lastReading.endDate:
+            channel = device.channel if device is not None else None
+            if device is not None and device.active and channel is not None and channel.lastReading.endDate:
                 yield _detailed(device, channel)
         return
     for report in reports:
@@ -30,10 +30,14 @@ def inverter_readings(device_data: DeviceData | None, reports: tuple[InverterRep
 
 
 def lists_all_inverters(device_data: DeviceData) -> bool:
-    """Return whether all inverters are listed: from its limit on, the list is cut (pyenphase, docs/known_issues.md)."""
+    """Return whether all inverters are listed, and can be read.
+
+    From its limit on, the list is cut (pyenphase, docs/known_issues.md). One that cannot be read is in the plain list.
+    """
     if device_data.deviceCount >= device_data.deviceDataLimit:
         return False
-    return any(device.active and device.channels[0] is not None for device in device_data.devices)
+    active = [device for device in device_data.devices if device is None or device.active]
+    return bool(active) and all(device is not None and device.channel is not None for device in active)
 
 
 def _detailed(device: Device, channel: DeviceChannel) -> Inverter:

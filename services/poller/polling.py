@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from services.poller.access import may_open
 from services.poller.envoy import CertificateChanged, Envoy, GatewayError, GatewayUnavailable, Identity, TokenRejected
 from services.poller.reader import QUESTIONS, GatewayReader
 from services.poller.schedule import Schedule
@@ -72,12 +73,16 @@ class GatewayPoller:
         self._take = take
         self._clock = clock
         self._token = token
-        self._tokens: dict[str, SecretStr] = {}
+        self._tokens: dict[str, TokenMessage] = {}
+        self._shown: SecretStr | None = None
+        self._refused: SecretStr | None = None
+        self._refused_until = 0.0
         self._info: GatewayInfo | None = None
         self._found = False
         self._authorized = False
         self._began = False
         self._failures = 0
+        self._told_certificate = ""
         self._not_before = 0.0
         self._ask_for_token_at = 0.0
         self._newest: dict[str, Reading] = {}
@@ -148,7 +153,7 @@ class GatewayPoller:
         self.tally.poll_duration_s = time.monotonic() - began
         self.tally.polls += 1
         self.schedule.next_slot(self.tally.poll_duration_s if self._began else 0.0)
-        self._failures = 0
+        self._failures, self._told_certificate = 0, ""
         self._tell_status(online=True)
         self._publish_info(reader.info)
         if new := [reading for reading in readings if self._is_new(reading)]:
@@ -170,7 +175,8 @@ class GatewayPoller:
         """Return whether the gateway will be shown something that it may accept."""
         if not identity.needs_token:
             self.envoy.show_password(identity)
-        elif (token := self._token or self._tokens.get(identity.serial)) is not None:
+        elif (token := self._token_for(identity.serial)) is not None:
+            self._shown = token
             self.envoy.show_token(token)
         else:
             self._not_before = time.monotonic() + LONGEST_WAIT_S
@@ -182,9 +188,16 @@ class GatewayPoller:
             self.reader.access_changed()
         return True
 
+    def _token_for(self, serial: str) -> SecretStr | None:
+        """Return the token by hand, unless it was refused and the broker has one."""
+        message = self._tokens.get(serial)
+        if self._token is not None and (message is None or self._token != self._refused):
+            return self._token
+        return message.token if message is not None else None
+
     def _rejected(self, error: TokenRejected) -> None:
         self._authorized = False
-        self._not_before = time.monotonic() + ASK_AGAIN_S
+        self._not_before = self._refused_until = time.monotonic() + ASK_AGAIN_S
         if self.reader is None:
             logger.error("the gateway at %s lets nobody see /info: %s", self.envoy.host, error)
             return
@@ -193,9 +206,9 @@ class GatewayPoller:
             logger.error("gateway %s: %s; check ENVOY_USERNAME and ENVOY_PASSWORD", identity.serial, error)
             self._tell_status(online=False)
             return
-        if self._token is not None:
+        if self._token is not None and self._shown == self._token != self._refused:
             logger.error("gateway %s does not accept ENVOY_TOKEN: %s; fetch a new one", identity.serial, error)
-            self._token = None
+        self._refused = self._shown
         self._tokens.clear()
         self._ask_for_token(identity, "rejected", str(error))
 
@@ -223,20 +236,28 @@ class GatewayPoller:
                 self._take_token(message)
 
     def _take_token(self, message: TokenMessage) -> None:
-        """Take up a new token; one that has expired by our clock only if there is no other: the clock may be wrong."""
+        """Take up a new token; one that looks wrong only if no good one is known, and one that was refused only later.
+
+        Our clock may be wrong, and so may the gateway's have been when it refused.
+        """
         known = self._tokens.get(message.serial)
-        if message.token == known or (known is not None and message.expires_at <= self._clock()):
-            return
-        self._tokens[message.serial] = message.token
-        if self._token is None:
+        if known is not None:
+            now = self._clock()
+            if message.token == known.token or (may_open(known, now) and not may_open(message, now)):
+                return
+        self._tokens[message.serial] = message
+        if self._token is None or self._token == self._refused:
             self._authorized = False
-            self._not_before = 0.0
+            self._not_before = self._refused_until if message.token == self._refused else 0.0
 
     def _lost(self, error: GatewayError) -> None:
         self._failures += 1
         who = self.serial or self.envoy.host
-        if isinstance(error, CertificateChanged) and self._failures == 1:
-            logger.error("%s", error)
+        if isinstance(error, CertificateChanged):
+            # It shows on the second try: on the first the connection merely breaks.
+            if str(error) != self._told_certificate:
+                logger.error("%s", error)
+            self._told_certificate = str(error)
         elif self._failures == 1:
             logger.warning("gateway %s cannot be read: %s; trying on", who, error)
         self._tell_status(online=False)

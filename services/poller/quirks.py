@@ -48,6 +48,14 @@ def is_below_the_inverters_sum(lifetime_wh: float | None, inverters_lifetime_wh:
     return lifetime_wh is not None and inverters_lifetime_wh is not None and lifetime_wh < 0.5 * inverters_lifetime_wh
 
 
+def mirrors_the_meter(lifetime_wh: float | None, metered_wh: float | None) -> bool:
+    """Return whether the gateway's own count is the meter's.
+
+    It is, some minutes late, in all fixtures with a production meter but 8.3.5433: 9,573,830 Wh for 14,405,465.
+    """
+    return lifetime_wh is not None and metered_wh is not None and abs(lifetime_wh - metered_wh) < 0.01 * metered_wh
+
+
 def inverters_sum_wraps(version: tuple[int, ...]) -> bool:
     """Return whether the inverters' lifetime sum begins again at 2^32 J.
 

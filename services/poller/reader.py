@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from services.poller import answers as shapes
 from services.poller.answers import Answers
+from services.poller.clock import told
 from services.poller.counters import Counters
 from services.poller.envoy import (
     DEADLINE_S,
@@ -181,8 +182,11 @@ class GatewayReader:
         for standing in self._standings.values():
             standing.not_before = 0.0
 
-    def read(self) -> list[Reading]:
+    def read(self, *, only_once: bool = False) -> list[Reading]:
         """Ask for everything and return the readings of it.
+
+        Args:
+            only_once: it will not be asked again, so that what it does not answer now is done without.
 
         Raises:
             GatewayUnavailable: the gateway does not answer.
@@ -190,7 +194,7 @@ class GatewayReader:
         """
         self.begin((Cycle.SLOW, Cycle.INVERTERS))
         while (question := self.next_question()) is not None:
-            self.ask(question)
+            self.ask(question, patient=not only_once)
         return self.poll()
 
     def begin(self, cycles: Iterable[Cycle]) -> None:
@@ -216,8 +220,13 @@ class GatewayReader:
         """Return how long the answer will take, as far as is known."""
         return self._standing(question.path).took_s
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question, *, patient: bool = True) -> None:
         """Ask a question that :meth:`next_question` returned.
+
+        Args:
+            question: the question.
+            patient: a gateway that says "busy" is left alone, and asked again. Where it says so of the same path twice
+                and answers others, that path alone is busy.
 
         Raises:
             GatewayUnavailable: the gateway does not answer.
@@ -239,7 +248,8 @@ class GatewayReader:
             this_round.answered += 1
             this_round.incomplete |= isinstance(error, EndpointBroken)
         except GatewayUnavailable as error:
-            if error.retry_after_s or not this_round.answered or isinstance(error, CertificateChanged):
+            asked_to_wait = error.retry_after_s and patient and self._standing(question.path).failures == 1
+            if asked_to_wait or not this_round.answered or isinstance(error, CertificateChanged):
                 self._forget_round()
                 raise
             # It answers others: this one is slow today.
@@ -335,6 +345,7 @@ class GatewayReader:
             meter_details=self._meter_details,
             meter_readings=meter_readings,
             batteries_answer=self._has_batteries or self._has_ac_batteries,
+            production_json_answers=self._production_json is not None,
             **answered,
         )
 
@@ -394,21 +405,21 @@ class GatewayReader:
             logger.info("gateway %s: its clock is right", self.identity.serial)
         elif self._envoy.clock.correction_s:
             logger.warning(
-                "gateway %s: its clock is %+d s off; the times of its readings are corrected",
+                "gateway %s: its clock is %s; the times of its readings are corrected",
                 self.identity.serial,
-                offset_s,
+                told(offset_s),
             )
         else:
             logger.warning(
-                "gateway %s: its clock is %+d days off ours; as it cannot be known which is wrong, its times are kept",
+                "gateway %s: its clock is %s; as it cannot be known which is wrong, its times are kept",
                 self.identity.serial,
-                offset_s / 86_400,
+                told(offset_s),
             )
 
     def _watch_clock(self, meter_readings: tuple[shapes.MeterReading, ...]) -> None:
         """Look at the clock again where the meters' time stops fitting it, and now and then while it does not."""
-        told = max((reading.timestamp or 0 for reading in meter_readings), default=0)
-        agreed, self._clock_agrees = self._clock_agrees, not told or self._envoy.clock.agrees(told)
+        newest = max((reading.timestamp or 0 for reading in meter_readings), default=0)
+        agreed, self._clock_agrees = self._clock_agrees, not newest or self._envoy.clock.agrees(newest)
         if not self._clock_agrees and (agreed or time.monotonic() - self._looked_at_clock > LOOK_AT_CLOCK_S):
             self.look_at_clock()
 
@@ -456,7 +467,7 @@ class GatewayReader:
             standing.failed(NO_ANSWER)
             raise
         except BadAnswer as error:
-            standing.failed(f"cannot be read ({error})")
+            standing.failed(f"cannot be read ({str(error).removeprefix(question.path).removeprefix(': ')})")
             if standing.told != str(error):
                 standing.told = str(error)
                 logger.warning("gateway %s: passed over an answer to %s", self.identity.serial, error)

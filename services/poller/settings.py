@@ -3,9 +3,9 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from shared.messages import Serial
+from shared.messages import Serial, TokenText
 from shared.outbox import JournalSettings
 from shared.settings import MqttSettings, Section, ServiceSettings
 
@@ -16,7 +16,8 @@ def _host_or_url(host: str) -> str:
         port = url.port
     except ValueError:
         port = 0
-    if url.scheme not in ("", "http", "https") or not url.hostname or port == 0 or url.path.strip("/"):
+    beside = "@" in url.netloc or url.path.strip("/")
+    if url.scheme not in ("", "http", "https") or not url.hostname or port == 0 or beside:
         raise ValueError("must be a host, host:port or http(s)://host[:port]")
     return host.rstrip("/")
 
@@ -26,6 +27,11 @@ def _fingerprint(text: str) -> str:
     if len(digits) != 64 or set(digits) - set("0123456789abcdef"):  # noqa: PLR2004 - SHA-256 has 32 bytes
         raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, colons between them or not")
     return digits
+
+
+def _none_if_empty(told: object) -> object:
+    """Return nothing for an empty text, as everywhere in the environment; in ``ENVOYS`` it would be a token."""
+    return None if isinstance(told, str) and not told.strip() else told
 
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
@@ -44,7 +50,9 @@ class EnvoySettings(Section):
         "envoy.local", description="the Envoy: host, host:port or URL"
     )
     serial: Serial | None = Field(None, description="refuse any other gateway than this one")
-    token: SecretStr | None = Field(None, description="a token fetched by hand, if no token_broker runs")
+    token: Annotated[TokenText | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="a token fetched by hand, if no token_broker runs"
+    )
     username: str = Field("envoy", description="for firmware before 7")
     password: SecretStr | None = Field(None, description="for firmware before 7 [last six digits of the serial]")
     cert_fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = Field(

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from typing import Literal
 
 from services.poller import quirks
-from services.poller.answers import Answers, Counted, MeterDetails, MeterReading, MeterValues, ProductionJson
+from services.poller.answers import (
+    Answers,
+    Counted,
+    GatewayProduction,
+    MeterDetails,
+    MeterReading,
+    MeterValues,
+    ProductionJson,
+)
 from services.poller.batteries import battery_readings
 from services.poller.envoy import Identity
 from services.poller.inverters import inverter_readings
@@ -44,7 +52,7 @@ def readings_of(
         _production(identity, answers, source, metered, moment),
         _consumption(answers, metered, moment),
         _grid(answers, metered, moment),
-        _energy(answers, source, moment),
+        _energy(answers, metered, source, moment),
         *battery_readings(answers, whole_storage, moment),
         *(meter for pair in metered.values() for meter in _meters(*pair, lost_phase, moment)),
         *inverter_readings(answers.device_data, answers.inverters),
@@ -168,6 +176,17 @@ def _counted_production(answers: Answers) -> Counted | None:
     return _eim(answers.production_json.production, "production") if answers.production_json else None
 
 
+def _count_beside_the_meter(answers: Answers, metered: Metered) -> GatewayProduction | None:
+    """Return the gateway's own count where ``/production.json`` is never answered and it counts what the meter does.
+
+    With transformers fitted it mirrors the meter, but not on 8.3.5433, where it has two thirds of the energy.
+    """
+    own, meter = answers.gateway_production, metered.get("production")
+    if answers.production_json_answers or own is None or meter is None:
+        return None
+    return own if quirks.mirrors_the_meter(own.wattHoursLifetime, meter[1].actEnergyDlvd) else None
+
+
 def _production(
     identity: Identity, answers: Answers, source: ProductionSource | None, metered: Metered, moment: int
 ) -> Production | None:
@@ -228,20 +247,24 @@ def _counted_consumption_w(answers: Answers) -> float | None:
     total, net, production = _total_consumption(answers), _net_consumption(answers), _counted_production(answers)
     if total is None or total.wNow is None:
         return None
-    if net is not None and quirks.total_is_net(total.whLifetime, net.whLifetime) and total.wNow == net.wNow:
-        if production is None or production.wNow is None:
-            return None
-        return net.wNow + production.wNow
-    return total.wNow
+    if net is None or total.wNow != net.wNow:
+        return total.wNow
+    if production is None or production.wNow is None:
+        # Net plus nothing: the gateway knows of no production, and the roof may well have some.
+        return None
+    return net.wNow + production.wNow if quirks.total_is_net(total.whLifetime, net.whLifetime) else total.wNow
 
 
 def _consumption_lifetime_wh(answers: Answers, metered: Metered) -> float | None:
-    """Return the count of the consumption: total-consumption, or what it should be where net stands in its place."""
+    """Return the count of the consumption: total-consumption, or what it should be where net stands in its place.
+
+    Where it has transformers of its own, it is net-consumption that is computed, and both may be equal rightly.
+    """
     total, net, production = _total_consumption(answers), _net_consumption(answers), _counted_production(answers)
+    own = metered.get("total-consumption")
     if total is None:
-        own = metered.get("total-consumption")
         return own[1].actEnergyDlvd if own else None
-    if net is None or not quirks.total_is_net(total.whLifetime, net.whLifetime):
+    if own is not None or net is None or not quirks.total_is_net(total.whLifetime, net.whLifetime):
         return _counter(total.whLifetime)
     produced_wh = production.whLifetime if production is not None else None
     if produced_wh is None and "production" in metered:
@@ -280,12 +303,14 @@ def _net_is_a_guess(metered: Metered) -> bool:
     return "total-consumption" in metered and "production" not in metered
 
 
-def _energy(answers: Answers, source: ProductionSource | None, moment: int) -> Energy | None:
+def _energy(answers: Answers, metered: Metered, source: ProductionSource | None, moment: int) -> Energy | None:
     """Return the energies of the day and the week, as far as the source of the production counts them rightly."""
     made: tuple[float | None, float | None] = (None, None)
     count, own = _counted_production(answers), answers.gateway_production
     if source == "meter" and count is not None:
         made = _day_and_week(count.whToday, count.whLastSevenDays, count.whLifetime)
+    elif source == "meter" and (mirror := _count_beside_the_meter(answers, metered)) is not None:
+        made = _day_and_week(mirror.wattHoursToday, mirror.wattHoursSevenDays, mirror.wattHoursLifetime)
     elif source == "gateway" and own is not None:
         made = _day_and_week(own.wattHoursToday, own.wattHoursSevenDays, own.wattHoursLifetime)
     elif source == "inverters" and answers.pdm_energy is not None and answers.pdm_energy.production.pcu is not None:

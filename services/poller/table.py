@@ -5,6 +5,7 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Table
 
+from services.poller.clock import told
 from shared.messages import GatewayInfo
 from shared.readings import (
     Batteries,
@@ -24,16 +25,19 @@ UNKNOWN = "-"
 
 def print_table(info: GatewayInfo, readings: list[Reading], console: Console) -> None:
     """Print what a gateway measures."""
-    console.print(f"[bold]Gateway {info.serial}[/bold], firmware {info.firmware}; {', '.join(info.sources)}")
+    sources = ", ".join(source.replace("=", " by the ") for source in info.sources)
+    console.print(f"[bold]Gateway {info.serial}[/bold], firmware {info.firmware}; {sources}")
     if info.clock_offset_s is not None:
-        console.print(f"[yellow]its clock is {info.clock_offset_s:+d} s off[/yellow]")
+        console.print(f"[yellow]Its clock is {told(info.clock_offset_s)}.[/yellow]")
     for table in (_house(readings), _meters(readings), _inverters(readings)):
         if table.row_count:
             console.print(table)
 
 
 def _house(readings: list[Reading]) -> Table:
-    table = Table("", "now", "so far", "", title="House", title_justify="left")
+    moments = [reading.timestamp for reading in readings if not isinstance(reading, Inverter)]
+    title = f"House at {local_time(max(moments))}" if moments else "House"
+    table = Table("", "now", "so far", "", title=title, title_justify="left")
     for column in table.columns[1:3]:
         column.justify = "right"
     for reading in readings:
@@ -56,8 +60,10 @@ def _rows(reading: Reading) -> list[tuple[str, ...]]:
             ]
         case Batteries() | Battery():
             name = f"  {reading.serial}" if isinstance(reading, Battery) else "batteries"
-            stored = f"{percent(reading.charge_percent)} of {watt_hours(reading.capacity_wh)}"
-            return [(name, watts(reading.power_w), "", stored)]
+            stored = (
+                f"{percent(reading.charge_percent)} of {watt_hours(reading.capacity_wh)}{direction(reading.power_w)}"
+            )
+            return [(name, watts(None if reading.power_w is None else abs(reading.power_w)), "", stored)]
         case Energy():
             days = {"made today": reading.production_today_wh, "used today": reading.consumption_today_wh}
             return [(name, "", watt_hours(today_wh)) for name, today_wh in days.items() if today_wh is not None]
@@ -83,21 +89,34 @@ def _meters(readings: list[Reading]) -> Table:
 
 
 def _inverters(readings: list[Reading]) -> Table:
-    table = Table("inverter", "power", "most", "panel", "temperature", "so far", "reported", title="Inverters")
-    table.title_justify = "left"
+    inverters = sorted((each for each in readings if isinstance(each, Inverter)), key=lambda each: each.serial)
+    columns = {
+        "inverter": [each.serial for each in inverters],
+        "power": [watts(each.power_w) for each in inverters],
+        "most": [watts(each.max_power_w) for each in inverters],
+        "panel": [number(each.dc_voltage_v, "V") for each in inverters],
+        "temperature": [number(each.temperature_c, "°C", 0) for each in inverters],
+        "so far": [watt_hours(each.energy_lifetime_wh) for each in inverters],
+        "reported": [local_time(each.timestamp) for each in inverters],
+    }
+    # Most firmware tells but little of an inverter.
+    shown = {name: cells for name, cells in columns.items() if set(cells) != {UNKNOWN}}
+    table = Table(*shown, title="Inverters", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for reading in sorted((each for each in readings if isinstance(each, Inverter)), key=lambda each: each.serial):
-        table.add_row(
-            reading.serial,
-            watts(reading.power_w),
-            watts(reading.max_power_w),
-            number(reading.dc_voltage_v, "V"),
-            number(reading.temperature_c, "°C", 0),
-            watt_hours(reading.energy_lifetime_wh),
-            f"{datetime.fromtimestamp(reading.timestamp).astimezone():%Y-%m-%d %H:%M}",
-        )
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def local_time(timestamp: int) -> str:
+    """Return a time as a clock on the wall shows it."""
+    return f"{datetime.fromtimestamp(timestamp).astimezone():%Y-%m-%d %H:%M}"
+
+
+def direction(power_w: float | None) -> str:
+    """Return what a battery does."""
+    return f", {'dis' if power_w > 0 else ''}charging" if power_w else ""
 
 
 def watts(power_w: float | None) -> str:

@@ -2,15 +2,29 @@
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
 
+from services.poller.answers import METER_DETAILS
+from services.poller.certificates import PinStore
+from services.poller.envoy import BadAnswer, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
+from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
 from shared.http import BoundedAdapter, ExchangeFailed, exchange
 from shared.mqtt import Connection, Message, Subscription
@@ -144,6 +158,31 @@ def test_a_gateway_that_says_how_long_to_wait_is_left_alone_so_long(broker: Serv
     assert float(str(later["at"])) - float(str(busy["at"])) >= 3.9
 
 
+def test_a_certificate_that_changes_while_it_is_polled_is_told_with_both_and_gets_no_token(
+    broker: Server, ear: Ear, tmp_path: Path
+) -> None:
+    """The error stands in the log once, with what to do; whoever answers there now hears /info and nothing else."""
+    with ExitStack() as stack:
+        with simulator(tmp_path) as roof:
+            token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])
+            poller = stack.enter_context(polling(broker, tmp_path, (roof.envoy_url, token)))
+            wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        for certificate in (tmp_path / "simulator").glob("gateway-*.pem"):
+            certificate.unlink()
+        with simulator(tmp_path, envoy_port=port) as impostor:
+            wait_until(lambda: "it was told nothing" in poller.output, "the error")
+            wait_until(lambda: len(impostor.ledger.served(server="envoy")) >= 3, "three tries")
+            asked = {answer["path"] for answer in impostor.ledger.served(server="envoy")}
+
+    told = [line for line in poller.output.splitlines() if "it was told nothing" in line]
+    pinned = next((tmp_path / "poller").glob("*.sha256"))
+    assert asked == {"/info"}
+    assert len(told) == 1
+    assert pinned.read_text().strip() in told[0]
+    assert str(pinned) in told[0]
+    assert token not in poller.output
+
+
 def test_headers_that_drip_are_cut_at_the_deadline() -> None:
     """Each byte comes in time for requests, and the whole never: the exchange ends all the same."""
     stop = threading.Event()
@@ -168,6 +207,101 @@ def test_headers_that_drip_are_cut_at_the_deadline() -> None:
         server.join(5)
         assert not server.is_alive(), "the connection was closed"
         stop.set()
+
+
+def test_a_session_that_is_over_costs_a_question_and_no_token(tmp_path: Path) -> None:
+    """A gateway refuses whoever shows its old cookie: the token alone is tried before it is given up."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers.get("Cookie")))
+            over = len(asked) > 2 and self.headers.get("Cookie") is not None
+            self.send_response(401 if over else 200)
+            self.send_header("Set-Cookie", f"sessionId={len(asked)}")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((HOST, 0), Gateway) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        envoy = Envoy(EnvoySettings(host=f"http://{HOST}:{server.server_port}"), PinStore(tmp_path))
+        with pytest.raises(BadAnswer):
+            envoy.find()
+        envoy.show_token(SecretStr("token"))
+        for _ in range(3):
+            assert envoy.get("/ivp/meters", METER_DETAILS) == ()
+        server.shutdown()
+
+    assert asked[1:] == [
+        ("/ivp/meters", None),
+        ("/ivp/meters", "sessionId=2"),
+        ("/ivp/meters", None),
+        ("/ivp/meters", "sessionId=4"),
+        ("/ivp/meters", None),
+    ]
+
+
+def test_an_old_tls_stack_with_an_expired_certificate_is_known_by_its_fingerprint(tmp_path: Path) -> None:
+    """RSA of 1024 bits, used for the key exchange too, over since years: the pin is what counts."""
+
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            software = "<software>D7.0.88</software>"
+            self.wfile.write(f"<envoy_info><device><sn>122012345678</sn>{software}</device></envoy_info>".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "envoy")])
+    born = datetime(2015, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, born, born.replace(year=2020))
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "gateway.pem").write_bytes(secret + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("AES128-SHA:@SECLEVEL=0")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tmp_path / "gateway.pem")
+    with ThreadingHTTPServer((HOST, 0), Gateway) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        envoy = Envoy(EnvoySettings(host=f"{HOST}:{server.server_port}"), PinStore(tmp_path))
+        identity = envoy.find()
+        server.shutdown()
+
+    assert identity.needs_token
+    assert (tmp_path / "122012345678.sha256").read_text().strip() == envoy.fingerprint
+
+
+def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_path: Path) -> None:
+    """Both ports are tried whatever the first one answers, and where both fail the error tells of both."""
+
+    class TwoPorts(Envoy):
+        answers: ClassVar[dict[str, GatewayError]] = {"https://roof": EndpointMissing("/info: the gateway answers 404")}
+
+        def _find_at(self, base_url: str) -> Identity:
+            if base_url in self.answers:
+                raise self.answers[base_url]
+            return Identity("122012345678", None, "5.0.62", metered_hardware=False)
+
+    envoy = TwoPorts(EnvoySettings(host="roof"), PinStore(tmp_path))
+    assert envoy.find().firmware == "5.0.62"
+    envoy.answers["http://roof"] = GatewayUnavailable("http://roof/info: connection refused", 30)
+
+    with pytest.raises(GatewayUnavailable) as told:
+        envoy.find()
+
+    assert str(told.value) == "https://roof/info: the gateway answers 404; http://roof/info: connection refused"
+    assert told.value.retry_after_s == 30
 
 
 def test_an_old_gateway_is_read_with_the_password(broker: Server, ear: Ear, tmp_path: Path) -> None:

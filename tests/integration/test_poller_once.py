@@ -4,11 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from services.simulator.answer import Request
+from services.simulator.faults import parse_fault
+from services.simulator.recording import read_recording
 from tests.conftest import Server
 from tests.programs import ROOT, clean_environment, simulator
 
@@ -178,7 +183,83 @@ def test_a_gateway_that_refuses_the_token_is_told_in_a_line(tmp_path: Path) -> N
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN="not.a.token")
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "the gateway answers 401" in ended.stderr.splitlines()[-1]
+    told = ended.stderr.splitlines()[-1]
+    for text in (simulated.serial, "the gateway answers 401", "ENVOY_TOKEN", "fetch another token"):
+        assert text in told
+
+
+def test_a_gateway_of_whose_answers_none_can_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+    """No reading is no success, though everything was answered."""
+    with simulator(tmp_path) as simulated:
+        simulated.faults.add(parse_fault("html:server=envoy:path=/api"))
+        simulated.faults.add(parse_fault("html:server=envoy:path=/ivp"))
+        simulated.faults.add(parse_fault("html:server=envoy:path=/production"))
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"gateway {simulated.serial} at {simulated.envoy_url}: nothing" in ended.stderr.splitlines()[-1]
+
+
+def test_a_token_with_a_line_break_is_never_shown_to_people(tmp_path: Path) -> None:
+    """The one that a file ends with is no part of it; one in its middle is a bad setting."""
+    with simulator(tmp_path) as simulated:
+        token = simulated.token()
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=f"{token}\n")
+        broken = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=f"{token[:40]}\n{token[40:]}")
+
+    assert ended.returncode == 0, ended.stderr
+    assert (broken.returncode, broken.stdout, len(broken.stderr.splitlines())) == (2, "", 1)
+    assert token[:40] not in broken.stderr
+
+
+def test_a_token_goes_over_plain_http_only_where_the_owner_says_so(tmp_path: Path) -> None:
+    """Whoever answers on port 80 while HTTPS is away is told nothing, though he knows serial and firmware."""
+    folder = RECORDINGS / "7.6.175_standard"
+    if not folder.is_dir():
+        pytest.skip(f"needs the recordings of real gateways: nothing at ENVOY_RECORDINGS={RECORDINGS}")
+    recording = read_recording(folder)
+    shown = []
+
+    class Impostor(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            shown.append(self.headers.get("Authorization"))
+            answer = recording.answer(Request("GET", self.path))
+            self.send_response(answer.status)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Impostor) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_port}"
+        found = once(tmp_path, host, ENVOY_TOKEN="secret")
+        told = [header for header in shown if header]
+        wanted = once(tmp_path, f"http://{host}", ENVOY_TOKEN="secret")
+        pinned = once(tmp_path, f"http://{host}", ENVOY_TOKEN="secret", ENVOY_CERT_FINGERPRINT="0" * 64)
+        server.shutdown()
+
+    assert (found.returncode, found.stdout, told) == (1, "", [])
+    assert f"set ENVOY_HOST=http://{host}" in found.stderr.splitlines()[-1]
+    assert wanted.returncode == 0, wanted.stderr
+    assert pinned.returncode == 1
+
+
+def test_a_certificate_that_cannot_be_kept_is_told_in_a_line(tmp_path: Path) -> None:
+    """Without a place for what a gateway is known by it is told nothing; half a fingerprint is none."""
+    with simulator(tmp_path) as simulated:
+        (tmp_path / "file").touch()
+        token = simulated.token()
+        nowhere = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token, STATE_DIR=str(tmp_path / "file"))
+        (tmp_path / "poller").mkdir(exist_ok=True)
+        pin = tmp_path / "poller" / f"{simulated.serial}.sha256"
+        pin.touch()
+        emptied = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token)
+
+    assert (nowhere.returncode, nowhere.stdout, len(nowhere.stderr.splitlines())) == (1, "", 1)
+    assert emptied.returncode == 0, emptied.stderr
+    assert len(pin.read_text().strip()) == 64
 
 
 def test_another_certificate_than_before_is_refused_before_the_token_is_shown(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What poller promises while it runs, with a real Mosquitto and a simulated gateway."""
 
+import base64
 import json
 import threading
 import time
@@ -150,6 +151,68 @@ def test_a_rejected_token_is_told_once_and_a_new_one_is_taken_up(
     refused = [answer for answer in roof.ledger.served(server="envoy")[:asked_before] if answer["status"] == 401]
     assert requests.count("rejected") == 1
     assert len(refused) <= 4
+
+
+def test_a_rejected_token_by_hand_gives_way_to_the_brokers(
+    house: House, broker: Server, roof: Simulator, tmp_path: Path
+) -> None:
+    """ENVOY_TOKEN is refused, which is told once; the broker's opens, and stays the one that is shown."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "ENVOY_HOST": roof.envoy_url,
+        "ENVOY_TOKEN": "refused",
+        "STATE_DIR": str(tmp_path),
+        "POLL_INTERVAL_S": "1",
+    }
+    with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment) as poller:
+        wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
+        house.give_token(roof.token())
+        house.hear("readings/grid")
+        roof.faults.add(parse_fault("reset:server=envoy:count=2"))
+        wait_until(lambda: not roof.faults.all(), "the fault is over")
+        house.listen()
+        house.heard.clear()
+        house.hear("readings/grid")
+
+    assert poller.output.count("does not accept ENVOY_TOKEN") == 1
+    assert "rejected" not in str([message.payload for message in house.on("token/request")])
+
+
+def test_a_rejected_token_that_is_given_again_is_not_shown_again(
+    house: House, poller: Program, roof: Simulator
+) -> None:
+    """A broker that answers each request with the token that was refused makes no storm."""
+    house.give_token("refused")
+    for again in range(3):
+        wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
+        house.give_token("refused")
+        wait_until(lambda seen=again: len(house.on("token")) >= seen + 2, "the token once more")  # type: ignore[misc]
+    house.give_token(roof.token())
+
+    house.hear("readings/grid")
+    requests = [TokenRequest.from_json(message.payload).reason for message in house.on("token/request")]
+    refused = [answer for answer in roof.ledger.served(server="envoy") if answer["status"] == 401]
+    assert requests.count("rejected") == 1
+    assert len(refused) <= 4
+
+
+def test_what_is_no_token_does_not_replace_a_good_one(house: House, poller: Program, roof: Simulator) -> None:
+    """Garbage, a signature by nobody, another gateway's token: the good one goes on, and no other is asked for."""
+    house.give_token(roof.token())
+    house.hear("readings/grid")
+    before = len(house.on("token"))
+    header, claims, signature = roof.token().split(".")
+    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
+    others = base64.urlsafe_b64encode(b'{"aud":"122000000099"}').decode().rstrip("=")
+    for text in ("garbage", "a.b.c", f"{unsigned}.{claims}.", f"{header}.{others}.{signature}"):
+        house.give_token(text)
+    wait_until(lambda: len(house.on("token")) >= before + 4, "the tokens")
+    seen = len(house.on("readings/grid"))
+
+    wait_until(lambda: len(house.on("readings/grid")) >= seen + 3, "readings as before")
+
+    assert not [m for m in house.on("token/request") if b"rejected" in m.payload]
+    assert not [answer for answer in roof.ledger.served(server="envoy") if answer["status"] == 401]
 
 
 @pytest.mark.parametrize("fault", ["html", "truncated", "503:retry_after_s=1", "reset", "endless"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.poller.certificates import PinStore
-from services.poller.envoy import EndpointMissing, Envoy, TokenRejected
+from services.poller.envoy import EndpointMissing, Envoy, GatewayUnavailable, TokenRejected
 from services.poller.settings import EnvoySettings
 from services.simulator.answer import Request
 from services.simulator.envoy_answers import envoy_answer
@@ -34,11 +34,15 @@ class RememberedEnvoy(Envoy):
     def __init__(self, answers: Mapping[str, tuple[int, bytes]]) -> None:
         super().__init__(EnvoySettings(host="http://remembered"), PinStore(Path("nowhere")))
         self.answers = dict(answers)
+        self.asked: list[str] = []
 
     def _get(self, path: str, deadline_s: float) -> Answer:  # noqa: ARG002 - memory is in time
+        self.asked.append(path)
         status, body = self.answers.get(path, (404, b""))
         if status in (401, 403):
             raise TokenRejected(f"{path}: the gateway answers {status}")
+        if status == 503:
+            raise GatewayUnavailable(f"{path}: the gateway answers 503", retry_after_s=30)
         if status != 200:
             raise EndpointMissing(f"{path}: the gateway answers {status}")
         return Answer(status, {}, body)

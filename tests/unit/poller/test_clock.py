@@ -1,6 +1,6 @@
 import pytest
 
-from services.poller.clock import GatewayClock
+from services.poller.clock import GatewayClock, told
 
 NOW = 1_800_000_000
 BUILT = NOW - 400 * 86_400
@@ -27,6 +27,15 @@ def test_a_wrong_clock_is_told_and_corrected_where_it_is_known_to_be_the_wrong_o
     clock.shows(NOW + offset_s, NOW, BUILT)
 
     assert (clock.offset_s, clock.correction_s) == (told_s, correction_s)
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "words"),
+    [(-7000, "7000 s behind ours"), (90_000, "25.0 h ahead of ours"), (-101_813_433, "1178 days behind ours")],
+)
+def test_how_wrong_a_clock_is_is_told_as_a_person_says_it(offset_s: int, words: str) -> None:
+    """Seconds, hours or days, and which way."""
+    assert told(offset_s) == words
 
 
 def test_the_correction_is_steady_while_the_looks_at_the_clock_jitter() -> None:

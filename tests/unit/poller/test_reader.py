@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.poller.envoy import TokenRejected, read_identity
+from services.poller.envoy import GatewayUnavailable, TokenRejected, read_identity
 from services.poller.reader import Cycle, GatewayReader
 from shared.readings import Batteries, Battery, Consumption, Energy, Grid, Inverter, Meter, Production, Reading
 from tests.programs import simulator
@@ -52,6 +52,12 @@ def inactive(answer: Any) -> None:  # noqa: ANN401 - JSON
     for section in (*answer["production"], *answer["consumption"]):
         if section["type"] == "eim":
             section["activeCount"] = 0
+
+
+def total_is_net(answer: Any) -> None:  # noqa: ANN401 - JSON
+    """Let net-consumption stand in the place of total-consumption, as 8.3.5433 does."""
+    total, net = answer["consumption"]
+    total.update({key: net[key] for key in ("wNow", "whLifetime")})
 
 
 def test_a_meter_that_flickers_in_one_answer_stays_the_source(gateway: Callable[..., Gateway]) -> None:
@@ -100,11 +106,6 @@ def test_an_unmetered_gateway_whose_count_is_all_zero_gives_the_inverters_sum(ga
 def test_net_in_the_place_of_total_gets_the_production_added(gateway: Callable[..., Gateway]) -> None:
     """8.3.5433: power is production plus net of one answer, and so is the lifetime."""
     envoy, reader = gateway()
-
-    def total_is_net(answer: Any) -> None:  # noqa: ANN401 - JSON
-        total, net = answer["consumption"]
-        total.update({key: net[key] for key in ("wNow", "whLifetime")})
-
     change(envoy, "/production.json", total_is_net)
     counted = json.loads(envoy.answers["/production.json"][1])
     made, net = counted["production"][1], counted["consumption"][1]
@@ -144,6 +145,50 @@ def test_a_house_metered_around_its_load_has_consumption_and_no_grid(gateway: Ca
     assert one(readings, Grid) is None
 
 
+def test_total_consumption_that_is_metered_may_equal_net(gateway: Callable[..., Gateway]) -> None:
+    """With a transformer around the load and none around the roof, net is total less nothing: total is right."""
+    envoy, reader = gateway()
+    change(envoy, "/ivp/meters", lambda meters: meters[1].update(measurementType="total-consumption"))
+    change(envoy, "/ivp/meters", lambda meters: meters[0].update(state="disabled"))
+    change(envoy, "/production.json", lambda answer: answer["production"][1].update(activeCount=0))
+    change(envoy, "/production.json", lambda answer: answer["consumption"][1].update(whLifetime=5000.0))
+    change(envoy, "/production.json", total_is_net)
+
+    assert one(reader.read(), Consumption).energy_lifetime_wh == 5000
+
+
+def test_net_consumption_alone_is_no_consumption(gateway: Callable[..., Gateway]) -> None:
+    """Without a transformer around the roof, the gateway's total is net plus nothing, and the roof makes something."""
+    envoy, reader = gateway()
+    change(envoy, "/ivp/meters", lambda meters: meters[0].update(state="disabled"))
+    change(envoy, "/production.json", lambda answer: answer["production"][1].update(activeCount=0))
+    change(envoy, "/production.json", total_is_net)
+    change(envoy, "/production.json", lambda answer: answer["consumption"][1].update(whLifetime=1.0))
+
+    readings = reader.read()
+
+    assert one(readings, Consumption) is None
+    assert one(readings, Grid) is not None
+
+
+def test_without_production_json_the_gateways_own_count_tells_the_day(gateway: Callable[..., Gateway]) -> None:
+    """Where it mirrors the meter; where production.json was answered before, it does not step in for one poll."""
+    envoy, reader = gateway()
+    own = json.loads(envoy.answers["/api/v1/production"][1])
+    meter = json.loads(envoy.answers["/ivp/meters/readings"][1])[0]
+    assert own["wattHoursLifetime"] == pytest.approx(meter["actEnergyDlvd"], rel=0.01)
+    assert own["wattHoursToday"] > 0
+    assert one(reader.read(), Energy) is not None
+    for path in ("/production.json", "/production"):
+        del envoy.answers[path]
+
+    assert one(again(reader), Energy) is None
+    fresh = GatewayReader(envoy, reader.identity)
+    assert one(fresh.read(), Energy).production_today_wh == own["wattHoursToday"]
+    change(envoy, "/api/v1/production", lambda count: count.update(wattHoursLifetime=own["wattHoursLifetime"] * 0.66))
+    assert one(GatewayReader(envoy, reader.identity).read(), Energy) is None
+
+
 def test_meters_that_are_gone_once_are_still_there(gateway: Callable[..., Gateway]) -> None:
     """An empty list is believed when it is told twice."""
     envoy, reader = gateway()
@@ -180,6 +225,23 @@ def test_a_list_of_devices_that_is_full_is_not_taken_for_all(gateway: Callable[.
 
     assert len(found) == 60
     assert found[0].dc_voltage_v is None
+
+
+def test_a_device_that_cannot_be_read_is_found_in_the_plain_list(gateway: Callable[..., Gateway]) -> None:
+    """Detail about the others is worth less than one inverter; one that is not active is not missed."""
+    envoy, reader = gateway(firmware="8")
+    devices = json.loads(envoy.answers["/ivp/pdm/device_data"][1])
+    inverters = [name for name, each in devices.items() if isinstance(each, dict) and each["devName"] == "pcu"]
+    all_of_them = {each.serial for each in reader.read() if isinstance(each, Inverter)}
+    assert len(all_of_them) == len(inverters)
+
+    change(envoy, "/ivp/pdm/device_data", lambda answer: answer[inverters[0]].update(active=False, channels=[]))
+    idle = {each.serial for each in GatewayReader(envoy, reader.identity).read() if isinstance(each, Inverter)}
+    change(envoy, "/ivp/pdm/device_data", lambda answer: answer[inverters[1]]["channels"][0].pop("watts"))
+    spoiled = {each.serial for each in GatewayReader(envoy, reader.identity).read() if isinstance(each, Inverter)}
+
+    assert idle == all_of_them - {devices[inverters[0]]["sn"]}
+    assert spoiled == all_of_them
 
 
 def test_batteries_are_told_one_by_one_and_together(gateway: Callable[..., Gateway]) -> None:
@@ -222,6 +284,34 @@ def test_what_is_refused_is_asked_for_less_often_and_the_rest_goes_on(gateway: C
     question = reader.next_question()
     assert question is not None
     assert question.path == "/api/v1/production/inverters"
+
+
+def test_a_path_that_is_busy_twice_costs_itself_alone(gateway: Callable[..., Gateway]) -> None:
+    """Told "busy" once, the gateway is left alone; told so of the same path again, while others answer, it is not."""
+    envoy, reader = gateway()
+    envoy.answers["/production.json"] = (503, b"")
+
+    with pytest.raises(GatewayUnavailable) as told:
+        reader.read()
+    reader.access_changed()
+    readings = reader.read()
+
+    assert told.value.retry_after_s > 0
+    assert one(readings, Production).source == "meter"
+    assert envoy.asked.count("/production.json") == 2
+    reader.read()
+    assert envoy.asked.count("/production.json") == 2, "it is left alone for a while"
+
+
+def test_asked_once_only_a_busy_path_is_done_without(gateway: Callable[..., Gateway]) -> None:
+    """Nobody comes again; but a gateway that is busy with everything gives nothing."""
+    envoy, reader = gateway()
+    envoy.answers["/production.json"] = (503, b"")
+
+    assert one(reader.read(only_once=True), Production).source == "meter"
+    envoy.answers = dict.fromkeys(envoy.answers, (503, b""))
+    with pytest.raises(GatewayUnavailable):
+        GatewayReader(envoy, reader.identity).read(only_once=True)
 
 
 def test_a_gateway_that_refuses_everything_asks_for_another_token(gateway: Callable[..., Gateway]) -> None:

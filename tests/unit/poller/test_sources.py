@@ -73,6 +73,16 @@ def test_channels_beyond_the_phase_count_are_left_out() -> None:
     assert [(r.phase, r.active_power_w) for r in phases if isinstance(r, MeterPhase)] == [(1, 1.0), (2, 2.0)]
 
 
+@pytest.mark.parametrize("told", ["0", "null", "4", '"2"', "true"])
+def test_a_meter_without_a_phase_count_is_one_with_a_phase(told: str) -> None:
+    """What it measures in all is right however many phases it has."""
+    body = f'[{{"eid": 1, "state": "enabled", "measurementType": "production", "phaseCount": {told}}}]'
+
+    (details,), _ = shapes.read_answer(shapes.METER_DETAILS, body.encode())
+
+    assert details.phaseCount == 1
+
+
 def test_everything_of_one_poll_carries_one_moment() -> None:
     """Two meters read a second apart make readings of one time, which add up."""
     answers = Answers(
@@ -151,6 +161,9 @@ def test_info_tells_what_is_metered_and_where_the_numbers_come_from() -> None:
     assert (info.metered, info.phases, info.sources) == (True, 3, ("production=meter",))
 
 
+ENTITIES = '<!DOCTYPE x [<!ENTITY a "1">]><envoy_info><device><sn>&a;</sn><software>D8</software></device></envoy_info>'
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -159,7 +172,9 @@ def test_info_tells_what_is_metered_and_where_the_numbers_come_from() -> None:
         b"{}",
         b"<envoy_info><device><sn>12 34</sn><software>D8</software></device></envoy_info>",
         b"<envoy_info><device><sn>122012345678</sn></device></envoy_info>",
-        b'<!DOCTYPE x [<!ENTITY a "b">]><envoy_info><device><sn>1</sn><software>D8</software></device></envoy_info>',
+        ENTITIES.encode(),
+        ENTITIES.encode("utf-16"),
+        f'<?xml version="1.0" encoding="cp037"?>{ENTITIES}'.encode("cp037"),
     ],
 )
 def test_an_info_that_is_not_an_envoys_is_refused(body: bytes) -> None:
@@ -184,6 +199,18 @@ def test_firmware_tells_what_the_gateway_wants_to_see(software: str, firmware: s
     identity = read_identity(body.encode())
 
     assert (identity.firmware, identity.needs_token) == (firmware, needs_token)
+
+
+def test_an_odd_info_is_read_as_far_as_it_goes() -> None:
+    """An encoding nobody knows, spaces, no part number, and a firmware longer than any number may be."""
+    software = f"D7.{'9' * 6000}"
+    body = f"""<?xml version="1.0" encoding="odd-8"?>
+        <envoy_info><device><sn> 122012345678 </sn><pn/><software> {software} </software></device></envoy_info>"""
+
+    identity = read_identity(body.encode())
+
+    assert (identity.serial, identity.part_number, identity.version[0]) == ("122012345678", None, 7)
+    assert not identity.metered_hardware
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", '"12"', "true", "null", "1e300", "[1]", "{}"])

@@ -11,7 +11,8 @@ DATA_SOURCE = {"type": "graphite", "uid": "graphite"}
 SCHEMA_VERSION = 42
 """Grafana 12's, where it was frozen."""
 
-PRODUCTION, CONSUMPTION, IMPORT, EXPORT, BATTERY = "dark-yellow", "blue", "purple", "green", "light-blue"
+PRODUCTION, CONSUMPTION, IMPORT, EXPORT = "dark-yellow", "blue", "purple", "green"
+BATTERY, BATTERY_POWER = "light-blue", "dark-blue"
 GOOD, NOTICE, BAD = "green", "orange", "red"
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.grafana.dashboard import BAD, GOOD, NOTICE, Dashboard, Panel, bars, fixed, lines, stat, thresholds
-from deploy.grafana.series import A_MINUTE, HOUR, counted, named, of_the_gateway, of_the_services
+from deploy.grafana.series import A_MINUTE, HOUR, counted, named, of_the_gateway, of_the_services, until
 
 CLIENT_ID, METRIC = -3, -1
 """Counted from the end of the path: ``….services.<client-id>.metrics.<name>``."""
@@ -31,8 +31,7 @@ AGE_S = (
 """The time less the newest time that has a reading: a number to the power of 0 is 1."""
 
 EMPTY_SLOTS = f"offset(scale(summarize(isNonNull({READING}), '5min', 'max'), -1), 1)"
-MINUTES_WITHOUT = f"scale(timeSlice({EMPTY_SLOTS}, '00:00_20000101', '-6min'), 5)"
-"""The five minutes that are not over yet don't count."""
+MINUTES_WITHOUT = f"scale({until(EMPTY_SLOTS, '6min')}, 5)"
 
 ANY_ERROR = of_the_services(f"{{{','.join(ERRORS)}}}")
 
@@ -48,7 +47,7 @@ def _by_service_and_metric(series: str) -> str:
 
 
 def _gained(metric: str) -> str:
-    return f"sumSeries(summarize({counted(metric, A_MINUTE)}, '1min', 'sum'))"
+    return until(f"sumSeries(summarize({counted(metric, A_MINUTE)}, '1min', 'sum'))", "2min")
 
 
 def _every_minute(name: str, metric: str) -> str:

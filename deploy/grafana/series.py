@@ -75,6 +75,11 @@ def consumption_w() -> str:
     return f"aggregate(group({of_the_gateway('consumption.power_w')}, {battery_w}), 'sum', 1)"
 
 
+def until(series: str, ago: str) -> str:
+    """Return a series without its newest slots, which are not over yet."""
+    return f"timeSlice({series}, '00:00_20000101', '-{ago}')"
+
+
 def so_far(series: str) -> str:
     """Return the sum from the beginning of the time shown."""
     return f"integral({series})"

@@ -2,6 +2,7 @@
 
 from deploy.grafana.dashboard import (
     BATTERY,
+    BATTERY_POWER,
     CONSUMPTION,
     EXPORT,
     IMPORT,
@@ -148,7 +149,7 @@ SOLAR_ENERGY = Dashboard(
             no_value=NO_BATTERY,
             overrides=[
                 coloured("Charge", BATTERY, unit="percent", min=0, max=100),
-                coloured("Power", EXPORT, unit="watt", custom__axisPlacement="right", custom__fillOpacity=0),
+                coloured("Power", BATTERY_POWER, unit="watt", custom__axisPlacement="right", custom__fillOpacity=0),
             ],
         ),
         stat(

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.grafana.dashboard import BATTERY, CONSUMPTION, EXPORT, IMPORT, PRODUCTION
+from deploy.grafana.dashboard import BATTERY, BATTERY_POWER, CONSUMPTION, EXPORT, IMPORT, PRODUCTION
 from tests.docker.dashboards import QUESTIONS, Graphite, running
+from tests.docker.simulated_days import TROUBLED, WHOLE
 
 COLOURS = {
     PRODUCTION: "E0B400",
@@ -18,6 +19,7 @@ COLOURS = {
     IMPORT: "B877D9",
     EXPORT: "56A64B",
     BATTERY: "8AB8FF",
+    BATTERY_POWER: "1F60C4",
     "red": "F2495C",
 }
 SOME = ("E0B400", "5794F2", "56A64B", "B877D9", "FF9830", "F2495C", "8AB8FF", "705DA0")
@@ -34,6 +36,8 @@ LOOK = {
     "margin": "12",
 }
 BARS = {"lineMode": "staircase", "areaMode": "all", "areaAlpha": "0.7"}
+FIRST_FILLED = {**BARS, "areaMode": "first", "yMin": "0"}
+STACKED = {**BARS, "areaMode": "stacked"}
 
 
 def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
@@ -42,7 +46,8 @@ def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         each["matcher"]["options"]: {prop["id"]: prop["value"] for prop in each["properties"]}
         for each in panel["fieldConfig"]["overrides"]
     }
-    targets, colours = [], []
+    targets: list[str] = []
+    colours: list[str] = []
     for target in (each["target"] for each in panel["targets"]):
         name = target.rsplit("'", 2)[-2] if target.startswith("alias(") else ""
         properties = overrides.get(name, {})
@@ -57,9 +62,16 @@ def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
             target = f"alias({target}, '{name}')"  # noqa: PLW2901
             colours.append(COLOURS[properties["color"]["fixedColor"]] if "color" in properties else SOME[len(colours)])
         targets.append(target)
-    bars = panel["type"] == "barchart" or panel["fieldConfig"]["defaults"].get("custom", {}).get("drawStyle") == "bars"
-    look = {**LOOK, **(BARS if bars else {"lineMode": "connected"}), "title": panel["title"]}
-    return targets, {**look, "colorList": ",".join(colours or SOME)}
+    return targets, {**LOOK, **_style(panel), "title": panel["title"], "colorList": ",".join(colours or SOME)}
+
+
+def _style(panel: Mapping[str, Any]) -> Mapping[str, str]:
+    custom = panel["fieldConfig"]["defaults"].get("custom", {})
+    if panel["type"] == "barchart":
+        return FIRST_FILLED
+    if "stacking" in custom:
+        return STACKED
+    return BARS if custom.get("drawStyle") == "bars" else {"lineMode": "connected"}
 
 
 def draw(graphite: Graphite, folder: Path) -> None:
@@ -67,7 +79,8 @@ def draw(graphite: Graphite, folder: Path) -> None:
     drawn = {(question.dashboard["uid"], question.panel["title"]): question for question in QUESTIONS}
     for (dashboard, title), question in drawn.items():
         targets, look = drawing(question.panel)
-        picture = graphite.render(question, targets=targets, tz=graphite.days.timezone, **look)
+        serial = TROUBLED if dashboard == "pipeline" else WHOLE
+        picture = graphite.render(question, serial, targets, **look)
         name = f"{dashboard}-{question.panel['id']}.png"
         (folder / name).write_bytes(picture.content)
         print(f"{name}: {title}")  # noqa: T201
@@ -77,7 +90,7 @@ def main() -> None:
     """Draw into the folder that the command line names."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as state, running(Path(state)) as graphite:
+    with tempfile.TemporaryDirectory() as state, running(Path(state), timezone=None) as graphite:
         draw(graphite, folder)
 
 

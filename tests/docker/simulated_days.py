@@ -128,22 +128,24 @@ class SimulatedDays:
 
     def _service_points(self) -> Iterator[Point]:
         """Yield six hours of what the services count, with an error now and then."""
+        taken = 0
         for i, time in enumerate(range(self.now - 6 * HOUR_S, self.now + 1, SLOT_S)):
+            taken += 6 if self.trouble.gap[0] < time < self.trouble.gap[1] else 12
             yield from _metrics(
                 "poller",
                 time,
                 gateways=2,
                 gateways_online=1,
-                readings_taken=12 * i,
-                readings_receipted=12 * max(0, i - 3),
+                readings_taken=taken,
+                readings_receipted=max(0, taken - 36),
                 readings_sent_again=i // 700,
                 requests_failed=i // 300,
                 journal_rows=36 + i % 7,
-                oldest_unreceipted_s=31.5 + i % 3,
-                poll_duration_s=0.2 + i % 10 / 50,
+                oldest_unreceipted_s=31.5 + i // 60 % 3,
+                poll_duration_s=0.2 + i // 30 % 4 / 50,
                 clock_offset_s=2.0,
             )
-            yield from _metrics("carbon-sink", time, readings_delivered=12 * i, points_unsettled=150 + i % 11)
+            yield from _metrics("carbon-sink", time, readings_delivered=taken, points_unsettled=150 + i % 11)
             yield from _metrics("token-broker", time, gateways=2, tokens_good=2, token_days_left=364.5, logins_failed=0)
 
 

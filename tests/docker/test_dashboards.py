@@ -1,16 +1,13 @@
 """Every target of every panel, asked of a real Graphite that holds a simulated year, and the numbers it must tell."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from datetime import datetime
-from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.docker.dashboards import IMAGE, QUESTIONS, Graphite, Question, docker, questions, running
+from tests.docker.dashboards import QUESTIONS, Graphite, Question, questions, running
 from tests.docker.simulated_days import (
     DAY_S,
     HOUR_S,
@@ -22,28 +19,14 @@ from tests.docker.simulated_days import (
     SimulatedDays,
 )
 
-
-def docker_or_skip() -> None:
-    """Skip where no Docker engine answers or the image is missing; fail there with ``REQUIRE_DOCKER=1``."""
-    if shutil.which("docker") is None:
-        _withoutdocker("the docker command is missing")
-    if (engine := docker("version", "--format", "{{.Server.Version}}", check=False)).returncode:
-        _withoutdocker(f"no Docker engine answers: {engine.stderr.strip()}")
-    if docker("image", "inspect", IMAGE, check=False).returncode and docker("pull", IMAGE, check=False).returncode:
-        _withoutdocker(f"the image {IMAGE} cannot be had")
-
-
-def _withoutdocker(why: str) -> NoReturn:
-    if os.environ.get("REQUIRE_DOCKER") == "1":
-        pytest.fail(f"REQUIRE_DOCKER=1, but {why}")
-    pytest.skip(why)
+ELSEWHERE = "America/New_York"
+"""Graphite's time zone, which must not matter."""
 
 
 @pytest.fixture(scope="session")
-def graphite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graphite]:
-    """Yield a Graphite with the simulated days."""
-    docker_or_skip()
-    with running(tmp_path_factory.mktemp("house")) as graphite:
+def graphite(docker_compose_command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graphite]:
+    """Yield a Graphite with the simulated days, where there is an engine: which is what the command tells."""
+    with running(tmp_path_factory.mktemp("house"), ELSEWHERE) as graphite:
         yield graphite
 
 

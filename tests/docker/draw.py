@@ -3,6 +3,7 @@
 Grafana draws them otherwise: these pictures show what the targets return, for a person to look at.
 """
 
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ LOOK = {
     "fontSize": "9",
     "margin": "12",
 }
+UNITS = {"watth": "Wh", "watt": "W", "percent": "%", "s": "s", "m": "min"}
 BARS = {"lineMode": "staircase", "areaMode": "all", "areaAlpha": "0.7"}
 FIRST_FILLED = {**BARS, "areaMode": "first", "yMin": "0"}
 STACKED = {**BARS, "areaMode": "stacked"}
@@ -47,6 +49,7 @@ def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         for each in panel["fieldConfig"]["overrides"]
     }
     targets: list[str] = []
+    names: list[str] = []
     colours: list[str] = []
     for target in (each["target"] for each in panel["targets"]):
         name = target.rsplit("'", 2)[-2] if target.startswith("alias(") else ""
@@ -61,8 +64,13 @@ def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         if name:
             target = f"alias({target}, '{name}')"  # noqa: PLW2901
             colours.append(COLOURS[properties["color"]["fixedColor"]] if "color" in properties else SOME[len(colours)])
+        names.append(name)
         targets.append(target)
-    return targets, {**LOOK, **_style(panel), "title": panel["title"], "colorList": ",".join(colours or SOME)}
+    told = dict.fromkeys(
+        UNITS.get(overrides.get(name, {}).get("unit", panel["fieldConfig"]["defaults"]["unit"]), "") for name in names
+    )
+    title = f"{panel['title']} [{', '.join(told)}]" if any(told) else panel["title"]
+    return targets, {**LOOK, **_style(panel), "title": title, "colorList": ",".join(colours or SOME)}
 
 
 def _style(panel: Mapping[str, Any]) -> Mapping[str, str]:
@@ -81,7 +89,7 @@ def draw(graphite: Graphite, folder: Path) -> None:
         targets, look = drawing(question.panel)
         serial = TROUBLED if dashboard == "pipeline" else WHOLE
         picture = graphite.render(question, serial, targets, **look)
-        name = f"{dashboard}-{question.panel['id']}.png"
+        name = f"{dashboard}-{'-'.join(re.findall(r'[a-z0-9]+', title.lower()))}.png"
         (folder / name).write_bytes(picture.content)
         print(f"{name}: {title}")  # noqa: T201
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.carbon_sink.points import Point, points_of
 from services.simulator.battery import Battery
-from services.simulator.day import Roof
+from services.simulator.day import Day, Roof
 from services.simulator.energy import Energy
 from services.simulator.house import House, Moment
 from services.simulator.inverters import REPORT_INTERVAL_S, Inverters, Report, fit_inverters
@@ -20,6 +20,7 @@ WHOLE, TROUBLED, UNMETERED = "122000000001", "122000000002", "122000000003"
 """Gateways: one that was always read, one with a gap and a reboot today, one without meters."""
 
 INVERTERS = 8
+CAPACITY_WH = 5000
 NOON_PASSED_H = 14
 DAYS = 366
 SLOT_S, MINUTE_S, QUARTER_HOUR_S, HOUR_S, DAY_S = 10, 60, 900, 3600, 86_400
@@ -44,16 +45,23 @@ class SimulatedDays:
         offset_h = (NOON_PASSED_H - datetime.fromtimestamp(self.now, UTC).hour + 11) % 24 - 11
         # The sign is POSIX's: Etc/GMT-2 is two hours ahead of Greenwich.
         self.timezone = f"Etc/GMT{-offset_h:+d}"
-        place = Place(35.0, 15.0 * offset_h)
-        self.roof = Roof(
-            seed="dashboards",
-            place=place,
-            timezone=self.timezone,
-            commissioned=datetime.fromtimestamp(self.now, UTC).date() - timedelta(days=DAYS),
-            phases=1,
-            metered=True,
-            inverters=INVERTERS,
-            battery=Battery(5000, 3840),
+        today = datetime.fromtimestamp(self.now, UTC).date()
+        roofs = [
+            Roof(
+                seed=f"dashboards {weather}",
+                place=Place(35.0, 15.0 * offset_h),
+                timezone=self.timezone,
+                commissioned=today - timedelta(days=DAYS),
+                phases=1,
+                metered=True,
+                inverters=INVERTERS,
+                battery=Battery(CAPACITY_WH, 3840),
+            )
+            for weather in range(20)
+        ]
+        # One on which the sun shines today, whatever day it is.
+        self.roof = max(
+            roofs, key=lambda roof: Day(roof, roof.local_date(self.now), CAPACITY_WH / 2).produced_wh(self.now)
         )
         self.house = House(self.roof, state)
         self.midnight = self.roof.midnight(self.roof.local_date(self.now))
@@ -168,9 +176,9 @@ def metered(moment: Moment) -> Iterator[Reading]:
     yield Batteries(
         timestamp=time,
         power_w=power.battery_w,
-        charge_percent=power.stored_wh / 50,
+        charge_percent=100 * power.stored_wh / CAPACITY_WH,
         available_energy_wh=power.stored_wh,
-        capacity_wh=5000,
+        capacity_wh=CAPACITY_WH,
         charge_lifetime_wh=lifetime.charged_wh,
         discharge_lifetime_wh=lifetime.discharged_wh,
     )

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.docker.dashboards import QUESTIONS, Graphite, Question, questions, running
+from tests.docker.draw import draw
 from tests.docker.simulated_days import (
     DAY_S,
     HOUR_S,
@@ -46,6 +48,15 @@ def test_a_target_asked_of_graphite_returns_data(graphite: Graphite, question: Q
 def test_a_house_without_meters_makes_no_panel_fail(graphite: Graphite, question: Question) -> None:
     """What is not measured is an empty panel, not an error."""
     graphite.ask(question, UNMETERED)
+
+
+def test_every_panel_is_drawn_by_graphite(graphite: Graphite, tmp_path: Path) -> None:
+    """Each panel has a picture to be looked at."""
+    draw(graphite, tmp_path)
+
+    pictures = [picture.read_bytes() for picture in tmp_path.iterdir()]
+    assert len(pictures) == len({(question.dashboard["uid"], question.panel["id"]) for question in QUESTIONS})
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
 def test_the_variable_lists_the_gateways_and_not_the_services(graphite: Graphite) -> None:

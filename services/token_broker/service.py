@@ -12,6 +12,7 @@ from shared.health import Health
 from shared.messages import TokenRequest
 from shared.mqtt import Connected, Connection, Message, Publication
 from shared.payload import InvalidPayload
+from shared.readings import Metrics
 from shared.topics import UnknownTopic
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,8 @@ LONGEST_WAIT_S = 1.0
 
 TELL_EVERY_S = 3600.0
 """The days left grow fewer without anything else happening."""
+
+METRICS_INTERVAL_S = 10.0
 
 
 class TokenBroker:
@@ -53,6 +56,7 @@ class TokenBroker:
         self._clock = clock
         self._told_at = 0.0
         self._last_published: dict[str, Future[Publication]] = {}
+        self._metrics_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Supply tokens until told to stop."""
@@ -61,6 +65,7 @@ class TokenBroker:
                 for supply in self._supply.fetch_due(self._clock()):
                     self._publish(supply)
                 self._tell_days_left()
+                self._publish_metrics()
                 self._health.say(self._fault())
                 self._hear(LONGEST_WAIT_S)
 
@@ -138,6 +143,23 @@ class TokenBroker:
         self._told_at = now
         for supply in self._supply.all:
             self._publish_status(supply)
+
+    def _publish_metrics(self) -> None:
+        if time.monotonic() < self._metrics_at or not self._connection.connected:
+            return
+        self._metrics_at = time.monotonic() + METRICS_INTERVAL_S
+        now, supplies = self._clock(), self._supply.all
+        days_left = [supply.token.days_left(now) if supply.token else 0.0 for supply in supplies]
+        metrics = Metrics.model_validate(
+            {
+                "timestamp": int(now),
+                "gateways": len(supplies),
+                "tokens_good": sum(days > 0 for days in days_left),
+                **({"token_days_left": min(days_left)} if days_left else {}),
+                **self._supply.counters,
+            }
+        )
+        self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())
 
 
 def _refusal(publication: Future[Publication]) -> str | None:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -108,6 +109,7 @@ class TokenSupply:
         self._session: SecretStr | None = None
         self._logged_in_at = 0.0
         self._supplies: dict[str, Supply] = {}
+        self.counters: Counter[str] = Counter(logins=0, logins_failed=0)
         if by_hand is not None:
             self._supplies[by_hand.serial] = Supply(by_hand.serial, by_hand, fetch_at=float("inf"))
 
@@ -186,6 +188,7 @@ class TokenSupply:
             return
         if self._session is None or not 0 <= now - self._logged_in_at < JUST_FETCHED_S:
             logins.trying(now)
+            self.counters["logins"] += 1
             try:
                 self._session, self._logged_in_at = enlighten.log_in(), now
             except EnlightenError as error:
@@ -224,6 +227,7 @@ class TokenSupply:
         if not isinstance(error, LoginRejected):
             logins.without_verdict()
         self._failures += 1
+        self.counters["logins_failed"] += 1
         again_at = now + self._delay_s(error)
         if error.stay_away_s:
             logins.refused(error.state, str(error), again_at)

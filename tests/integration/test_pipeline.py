@@ -17,8 +17,8 @@ from tests.programs import HOST, ROOT, Program, wait_until
 
 RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
 SERIAL = "122098765432"
-SLOT_S = 10
-"""Graphite's finest slot; of several readings in one the last counts."""
+SLOT_S, INVERTER_SLOT_S = 10, 60
+"""Graphite's finest slot, and the one that inverters have; of several readings in one the last counts."""
 
 START_S = 60.0
 
@@ -132,8 +132,8 @@ def test_every_inverters_report_is_stored_at_its_own_time(pipeline: Pipeline) ->
     for inverter in inverters:
         path = f"enphase.{SERIAL}.inverter.{inverter['sn']}.power_w"
         channel = inverter["channels"][0]
-        slot = channel["lastReading"]["endDate"] // SLOT_S * SLOT_S
-        stored = stored_points(pipeline.settings["GRAPHITE_PORT"], path, slot - SLOT_S)
+        slot = channel["lastReading"]["endDate"] // INVERTER_SLOT_S * INVERTER_SLOT_S
+        stored = stored_points(pipeline.settings["GRAPHITE_PORT"], path, slot - INVERTER_SLOT_S)
 
         assert stored.get(slot) == channel["watts"]["now"]
 

@@ -21,6 +21,7 @@ from services.simulator.faults import parse_fault as parse
 from services.simulator.simulator import Simulator
 from shared.messages import TokenMessage, TokenRequest, TokenStatus
 from shared.mqtt import Connection, Message, Subscription
+from shared.readings import reading_from_json
 from shared.settings import MqttSettings
 from tests.conftest import Server
 from tests.programs import HOST, ROOT, Program, clean_environment, free_port, listening, wait_until
@@ -400,6 +401,29 @@ def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
     assert exchanges(roof) == 1
 
 
+def test_the_metrics_tell_of_tokens_and_log_ins(
+    token_broker: Program, listener: Listener, mqtt: Settings, roof: Simulator
+) -> None:
+    """One gateway with a token for a year and one that Enphase has none for: the worse one counts."""
+    metrics = Subscription("enphase/services/token-broker/metrics")
+    with token_broker, Connection(mqtt("home"), stop=threading.Event(), subscriptions=[metrics], lasting=False) as home:
+
+        def told() -> dict[str, float]:
+            if not isinstance(message := home.receive(0.05), Message):
+                return {}
+            return reading_from_json("metrics", message.payload).numbers()
+
+        assert wait_until(told, "metrics") == {"gateways": 0, "tokens_good": 0, "logins": 0, "logins_failed": 0}
+        roof.faults.add(parse("503:server=enlighten:count=1"))
+        listener.ask("missing")
+        listener.hear("token")
+        Listener(listener._connection, "999999999999").ask("missing")
+        later: dict[str, float] = {}
+        wait_until(lambda: later.update(told()) or later.get("gateways") == 2, "metrics of both gateways")
+
+    assert later == {"gateways": 2, "tokens_good": 1, "token_days_left": 0, "logins": 2, "logins_failed": 1}
+
+
 def test_a_message_that_is_no_request_is_passed_over(
     token_broker: Program, listener: Listener, mqtt: Settings, roof: Simulator
 ) -> None:
@@ -466,7 +490,7 @@ ACL = """\
 user token_broker
 topic write enphase/+/token
 topic write enphase/+/token/status
-topic write enphase/services/token-broker/status
+topic write enphase/services/token-broker/#
 topic read enphase/+/token/request
 
 user poller

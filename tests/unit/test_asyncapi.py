@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,12 @@ from shared.payload import InvalidPayload, Payload
 from shared.readings import READINGS, Metrics, Name, Reading, reading_from_json
 from shared.settings import MqttSettings
 from shared.topics import Topics
+from tests.npm import node_with_packages
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "asyncapi.yaml"
 VALIDATOR = ROOT / "tests" / "asyncapi"
-INSTALL_DEADLINE_S, VALIDATE_DEADLINE_S = 180, 60
+VALIDATE_DEADLINE_S = 60
 
 MESSAGES: tuple[type[Payload], ...] = (GatewayInfo, TokenMessage, TokenRequest, TokenStatus, Receipt)
 MODELS = {model.__name__: model for model in (*READINGS, *MESSAGES)}
@@ -87,16 +87,7 @@ def channel_of(topic: str) -> str:
 @pytest.fixture(scope="session")
 def node() -> str:
     """Return the path of node, with the validator's packages installed as its lock says."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs node and npm, for @asyncapi/parser (apt install nodejs npm)")
-    lock, installed = VALIDATOR / "package-lock.json", VALIDATOR / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        npm_ci = subprocess.run(
-            [npm, "ci"], cwd=VALIDATOR, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False
-        )
-        assert npm_ci.returncode == 0, f"npm ci in {VALIDATOR} failed:\n{npm_ci.stdout}{npm_ci.stderr}"
-    return node
+    return node_with_packages(VALIDATOR)
 
 
 def validate(node: str, document: Path) -> subprocess.CompletedProcess[str]:

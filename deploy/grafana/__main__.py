@@ -1,0 +1,24 @@
+"""Write the dashboards: ``python -m deploy.grafana``."""
+
+from pathlib import Path
+
+from deploy.grafana.panels import PANELS
+from deploy.grafana.pipeline import PIPELINE
+from deploy.grafana.solar_energy import SOLAR_ENERGY
+
+FILES = Path(__file__).parent / "dashboards"
+
+
+def texts() -> dict[Path, str]:
+    """Return what each file holds."""
+    return {FILES / f"{dashboard.uid}.json": dashboard.text() for dashboard in (SOLAR_ENERGY, PANELS, PIPELINE)}
+
+
+def main() -> None:
+    """Write every file."""
+    for file, text in texts().items():
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

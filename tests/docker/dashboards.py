@@ -1,0 +1,181 @@
+"""Grafana's questions to Graphite, and a Graphite to ask: the stack's own, filled with a simulated year."""
+
+import json
+import pickle
+import re
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import requests
+
+from services.carbon_sink.points import Point
+from tests.docker.simulated_days import PREFIX, WHOLE, SimulatedDays
+from tests.programs import HOST, ROOT, wait_until
+
+IMAGE = "graphiteapp/graphite-statsd:1.1.10-5"
+DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
+POINTS_A_FRAME = 5000
+USUAL_WIDTH = 1000
+"""Points that Grafana asks for: a panel's pixels."""
+
+Series = dict[str, dict[int, float]]
+"""Values by time, by the name in the legend; without what is missing."""
+
+
+def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command of Docker's."""
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=check)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A target of a panel."""
+
+    dashboard: Mapping[str, Any]
+    panel: Mapping[str, Any]
+    target: str
+
+    def __str__(self) -> str:
+        reference = next(each["refId"] for each in self.panel["targets"] if each["target"] == self.target)
+        return f"{self.dashboard['uid']}-{self.panel['title']}-{reference}"
+
+    def since(self, now: int, timezone: ZoneInfo) -> int:
+        """Return where the time shown begins, in epoch seconds, as Grafana works it out in the browser's time zone."""
+        told = self.panel.get("timeFrom") or self.dashboard["time"]["from"]
+        return earlier(told if told.startswith("now") else f"now-{told}", now, timezone)
+
+
+def earlier(told: str, now: int, timezone: ZoneInfo) -> int:
+    """Return the time of an expression like ``now-6d/d``: so much earlier, then back to the beginning of its day."""
+    parts = re.fullmatch(r"now(?:-(\d+)([mhdM]))?(?:/([dM]))?", told)
+    assert parts is not None, told
+    count, unit, begin = parts.groups()
+    time = datetime.fromtimestamp(now, timezone)
+    if unit == "M":
+        months = time.year * 12 + time.month - 1 - int(count)
+        time = time.replace(year=months // 12, month=months % 12 + 1, day=1)
+    elif unit:
+        time -= timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[unit]: int(count)})
+    if begin:
+        time = time.replace(hour=0, minute=0, second=0)
+    if begin == "M":
+        time = time.replace(day=1)
+    return int(time.timestamp())
+
+
+QUESTIONS = [
+    Question(dashboard, panel, target["target"])
+    for dashboard in (json.loads(file.read_text()) for file in sorted(DASHBOARDS.glob("*.json")))
+    for panel in dashboard["panels"]
+    for target in panel["targets"]
+]
+
+
+def questions(panel: str) -> list[Question]:
+    """Return the targets of the panel with this title."""
+    found = [question for question in QUESTIONS if question.panel["title"] == panel]
+    assert found, panel
+    return found
+
+
+class Graphite:
+    """Graphite's API, and the house whose readings it holds."""
+
+    def __init__(self, port: int, days: SimulatedDays) -> None:
+        self.days = days
+        self._url = f"http://{HOST}:{port}"
+
+    def ready(self) -> bool:
+        """Return whether it answers."""
+        try:
+            return requests.get(f"{self._url}/render?target=x&format=json", timeout=5).ok
+        except requests.ConnectionError:
+            return False
+
+    def find(self, query: str) -> list[str]:
+        """Return the names that match a pattern."""
+        answer = requests.get(f"{self._url}/metrics/find", params={"query": query}, timeout=10)
+        return [node["text"] for node in answer.json()]
+
+    def ask(self, question: Question, serial: str = WHOLE) -> Series:
+        """Return what Grafana is answered for a panel's target."""
+        answer = self.render(question, serial, format="json")
+        return {
+            series["target"]: {time: value for value, time in series["datapoints"] if value is not None}
+            for series in answer.json()
+        }
+
+    def render(
+        self, question: Question, serial: str = WHOLE, targets: Sequence[str] = (), **more: str
+    ) -> requests.Response:
+        """Return the answer to the request that Grafana makes for a panel's target, or to one for others instead."""
+        asked = {
+            "target": [
+                target.replace("$prefix", PREFIX).replace("$serial", serial) for target in targets or [question.target]
+            ],
+            "from": str(question.since(self.days.now, ZoneInfo(self.days.timezone))),
+            "until": str(self.days.now),
+            "maxDataPoints": str(question.panel.get("maxDataPoints", USUAL_WIDTH)),
+        }
+        answer = requests.post(f"{self._url}/render", data=asked | more, timeout=60)
+        assert answer.ok, f"{question.target}: {answer.status_code} {answer.text[-600:]}"
+        return answer
+
+    def has(self, title: str) -> bool:
+        """Return whether a panel shows anything; Graphite fails while Carbon is making a file."""
+        try:
+            return any(self.panel(title).values())
+        except AssertionError:
+            return False
+
+    def panel(self, title: str, serial: str = WHOLE) -> Series:
+        """Return all series of a panel."""
+        return {name: series for question in questions(title) for name, series in self.ask(question, serial).items()}
+
+
+@contextmanager
+def running(state: Path, timezone: str | None) -> Iterator[Graphite]:
+    """Run a Graphite as the compose stack runs it, in some time zone or the house's, filled with the simulated days."""
+    days = SimulatedDays(state)
+    configuration = ROOT / "deploy" / "graphite"
+    container = docker(
+        *("run", "--detach", "--rm", "--user", "10001:10001", "--read-only", "--cap-drop", "ALL"),
+        *("--entrypoint", "/bin/sh", "--tmpfs", "/tmp", "--tmpfs", "/opt/graphite/storage:uid=10001"),
+        *("--volume", f"{configuration}:/etc/enphase:ro", "--volume", f"{configuration}:/opt/graphite/conf:ro"),
+        *("--env", f"GRAPHITE_TIME_ZONE={timezone or days.timezone}"),
+        *("--publish", f"{HOST}::8080", "--publish", f"{HOST}::2004"),
+        *(IMAGE, "/etc/enphase/start.sh"),
+    ).stdout.strip()
+    try:
+        graphite = Graphite(_published(container, 8080), days)
+        wait_until(graphite.ready, "Graphite answers")
+        send(days.points(), _published(container, 2004))
+        for last_sent in ("Power now", "Now", "Age of the oldest reading without a receipt", "Token is good for"):
+            wait_until(partial(graphite.has, last_sent), f"Carbon has written: {last_sent}")
+        yield graphite
+    finally:
+        docker("rm", "--force", container)
+
+
+def _published(container: str, port: int) -> int:
+    return int(docker("port", container, f"{port}/tcp").stdout.split(":")[-1])
+
+
+def send(points: Iterator[Point], port: int) -> None:
+    """Send points in pickle frames, and return when Carbon has read them."""
+    with socket.create_connection((HOST, port), timeout=60) as connection:
+        while batch := [(path, (time, value)) for path, value, time in islice(points, POINTS_A_FRAME)]:
+            frame = pickle.dumps(batch, protocol=2)
+            connection.sendall(struct.pack("!L", len(frame)) + frame)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 import shared.mqtt
-from shared.mqtt import Connection
+from shared.mqtt import Connection, Subscription
 from shared.settings import MqttSettings
 from tests.conftest import Server
 from tests.faults.house import fill, house_in, mosquitto, pause, small_disk, standing_house
@@ -68,8 +68,9 @@ def test_b8_a_good_database_is_left_alone(broker: Server, tmp_path: Path) -> Non
     broker.start()
 
     assert not [*(tmp_path / "broker").glob("*.unreadable-*")]
-    subscribe = ["mosquitto_sub", "-p", str(broker.port), "-t", "enphase/kept", "-C", "1", "-W", "10"]
-    assert subprocess.run(subscribe, capture_output=True, check=True).stdout == b"1\n"
+    kept = [Subscription("enphase/kept")]
+    with Connection(settings, stop=threading.Event(), subscriptions=kept, lasting=False) as connection:
+        wait_until(lambda: getattr(connection.receive(0.1), "payload", b"") == b"1", "it comes, retained")
 
 
 def test_b9_a_broker_that_keeps_ten_messages_and_drops_the_rest(tmp_path: Path) -> None:

@@ -96,7 +96,10 @@ class House:
             self._running.enter_context(program)
 
     def served(self) -> dict[int, float]:
-        """Return every reading of the grid that the gateway has served, by its time."""
+        """Return every reading of the grid that the gateway has served, by its time.
+
+        The poller has taken just these as long as nothing hurts its line to the gateway.
+        """
         return {timestamp: power_w for _at, timestamp, power_w in self._answers()}
 
     def taken(self) -> dict[int, float]:

@@ -20,7 +20,7 @@ def _for_a_header(token: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
-TokenText = Annotated[SecretStr, AfterValidator(_for_a_header)]
+TokenText = Annotated[SecretStr, AfterValidator(_for_a_header), Field(json_schema_extra={"format": "password"})]
 Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
 TokenKind = Literal["owner", "installer", "manual"]
 TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locked_out", "cloud_unreachable"]

@@ -1,10 +1,12 @@
 """What poller promises with gateways that are slow, hang, lie about the time, or are several."""
 
+import gzip
 import json
 import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -280,6 +282,88 @@ def test_an_old_tls_stack_with_an_expired_certificate_is_known_by_its_fingerprin
 
     assert identity.needs_token
     assert (tmp_path / "122012345678.sha256").read_text().strip() == envoy.fingerprint
+
+
+class Serving(BaseHTTPRequestHandler):
+    """Answers everything alike, and remembers what it was shown."""
+
+    status, headers_sent, body = 200, (("X-None", "-"),), b""
+    shown: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.shown.append(self.headers.get("Authorization"))
+        self.send_response(self.status)
+        for name, value in self.headers_sent:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(**answer: object) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield the address of somebody who answers everything alike, and what he was shown."""
+    shown: list[str | None] = []
+    with ThreadingHTTPServer((HOST, 0), type("Answering", (Serving,), {"shown": shown, **answer})) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{HOST}:{server.server_port}", shown
+        server.shutdown()
+
+
+def test_an_answer_that_unpacks_to_hundreds_of_megabytes_is_refused_in_little_memory() -> None:
+    """A compressed answer counts with what it unpacks to, and is not unpacked further than the limit."""
+    bomb = gzip.compress(bytes(100_000_000), compresslevel=1)
+    session = requests.Session()
+    with serving(body=bomb, headers_sent=(("Content-Encoding", "gzip"),)) as (url, _):
+        tracemalloc.start()
+        with pytest.raises(ExchangeFailed, match="more than 2000000 bytes"):
+            exchange(session, "GET", url, deadline_s=10)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert len(bomb) < 2_000_000
+    assert most < 20_000_000
+
+
+def test_a_redirect_is_not_followed_and_its_target_sees_no_token(tmp_path: Path) -> None:
+    """Missing paths lead elsewhere on many gateways; the token stays."""
+    with (
+        serving() as (elsewhere, shown_elsewhere),
+        serving(status=302, headers_sent=(("Location", f"{elsewhere}/ivp/meters"),)) as (url, shown),
+    ):
+        envoy = Envoy(EnvoySettings(host=url), PinStore(tmp_path))
+        with pytest.raises(EndpointMissing):
+            envoy.find()
+        envoy.show_token(SecretStr("secret"))
+        with pytest.raises(EndpointMissing):
+            envoy.get("/ivp/meters", METER_DETAILS)
+
+    assert shown == [None, "Bearer secret"]
+    assert shown_elsewhere == []
+
+
+def test_a_gateway_that_comes_back_with_other_firmware_is_read_as_that(
+    broker: Server, ear: Ear, tmp_path: Path
+) -> None:
+    """An update is a gap: info tells the new firmware, and what it has to say more is published."""
+    with ExitStack() as stack:
+        with simulator(tmp_path, firmware="7") as roof:
+            token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])
+            poller = stack.enter_context(polling(broker, tmp_path, (roof.envoy_url, token)))
+            wait_until(lambda: ear.on("/readings/grid"), "a reading")
+            before = str(ear.on("/info")[-1]["firmware"])
+        with simulator(tmp_path, firmware="8", envoy_port=port):
+            wait_until(lambda: str(ear.on("/info")[-1]["firmware"]) != before, "the new firmware")
+            seen = len(ear.on("/readings/grid"))
+            wait_until(lambda: len(ear.on("/readings/grid")) > seen, "a reading by it")
+
+    assert (before[0], str(ear.on("/info")[-1]["firmware"])[0]) == ("7", "8")
+    assert poller.output.count("cannot be read") == 1
+    assert poller.output.count("answers again") == 1
+    assert "Traceback" not in poller.output
 
 
 def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def _style(panel: Mapping[str, Any]) -> Mapping[str, str]:
     return BARS if custom.get("drawStyle") == "bars" else {"lineMode": "connected"}
 
 
+def picture_name(dashboard: str, title: str) -> str:
+    """Return the name of a panel's picture."""
+    return f"{dashboard}-{'-'.join(re.findall(r'[a-z0-9]+', title.lower()))}.png"
+
+
 def draw(graphite: Graphite, folder: Path) -> None:
     """Write a picture of each panel."""
     drawn = {(question.dashboard["uid"], question.panel["title"]): question for question in QUESTIONS}
@@ -89,9 +94,9 @@ def draw(graphite: Graphite, folder: Path) -> None:
         targets, look = drawing(question.panel)
         serial = TROUBLED if dashboard == "pipeline" else WHOLE
         picture = graphite.render(question, serial, targets, **look)
-        name = f"{dashboard}-{'-'.join(re.findall(r'[a-z0-9]+', title.lower()))}.png"
-        (folder / name).write_bytes(picture.content)
-        print(f"{name}: {title}")  # noqa: T201
+        file = folder / picture_name(dashboard, title)
+        file.write_bytes(picture.content)
+        print(f"{file}: {title}")  # noqa: T201
 
 
 def main() -> None:

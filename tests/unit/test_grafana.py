@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deploy.grafana.__main__ import FILES, texts
+from tests.docker.draw import picture_name
 from tests.npm import node_with_packages
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,20 @@ DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text())
 def test_the_files_are_what_the_program_writes() -> None:
     """Whoever changes a dashboard changes the program and runs ``python -m deploy.grafana``."""
     assert {file: file.read_text() for file in FILES.iterdir()} == texts()
+
+
+def test_every_panel_has_its_picture_in_the_documents() -> None:
+    """What `python -m tests.docker.draw docs/dashboards` makes is there, and shown."""
+    shown = (ROOT / "docs" / "dashboards.md").read_text()
+    pictures = {
+        picture_name(name, panel["title"])
+        for name, dashboard in DASHBOARDS.items()
+        for panel in dashboard["panels"]
+        if panel.get("targets")
+    }
+
+    assert {file.name for file in (ROOT / "docs" / "dashboards").iterdir()} == pictures
+    assert {name for name in pictures if f"](dashboards/{name})" not in shown} == set()
 
 
 @pytest.fixture(scope="session")

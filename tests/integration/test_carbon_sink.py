@@ -14,8 +14,7 @@ def test_a_reading_is_stored_exactly_where_its_timestamp_says(publisher: Connect
     now = now_in_slot()
     grid = Grid(timestamp=now, power_w=-812.125, import_power_w=0, export_power_w=812.125)
     late = Production(timestamp=now - 600, power_w=0.1, energy_lifetime_wh=12345678.9, source="meter")
-    minute = now // 60 * 60
-    inverter = Inverter(serial="482300000001", timestamp=minute, power_w=211)
+    inverter = Inverter(serial="482300000001", timestamp=now - 20, power_w=211)
     publisher.publish(publisher.topics.reading(SERIAL, grid.kind), grid.to_json(), retain=True)
     publisher.publish(publisher.topics.history(SERIAL, late.kind), late.to_json())
     publisher.publish(publisher.topics.reading(SERIAL, inverter.kind), inverter.to_json(), retain=True)
@@ -26,7 +25,7 @@ def test_a_reading_is_stored_exactly_where_its_timestamp_says(publisher: Connect
         (f"enphase.{SERIAL}.production.power_w", now - 600, 0.1),
         (f"enphase.{SERIAL}.production.energy_lifetime_wh", now - 600, 12345678.9),
         ("stats.gauges.solar.production", now - 600, 0.1),
-        (f"enphase.{SERIAL}.inverter.482300000001.power_w", minute, 211.0),
+        (f"enphase.{SERIAL}.inverter.482300000001.power_w", now - 20, 211.0),
     ]:
         wait_until(lambda: stored(tmp_path, path, timestamp) is not None, f"{path} at {timestamp}")  # noqa: B023 - called here
         assert stored(tmp_path, path, timestamp) == value

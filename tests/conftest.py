@@ -16,8 +16,9 @@ from tests.programs import HOST, Program, free_port, listening, simulator, wait_
 SERIAL = "122012345678"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run a module's tests, and one all those that share the compose stack."""
+    """Let one process run a module's tests, and one all those that share the compose stack, before xdist looks."""
     for item in items:
         shares_the_stack = "docker" in item.path.parts
         item.add_marker(pytest.mark.xdist_group("docker" if shares_the_stack else str(item.path)))

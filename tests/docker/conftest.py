@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_docker.plugin import Services
@@ -45,13 +45,24 @@ def _problem(command: list[str]) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def docker_compose_command() -> str:
-    """Return how compose is called, without a developer's own .env, if it works here."""
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what takes the place of .env."""
+    # Chosen here, because Docker chooses another port whenever it restarts a container.
+    published = {name: f"{HOST}:{free_port()}" for name in PUBLISHED}
+    file = tmp_path_factory.mktemp("stack") / "env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in (SETTINGS | published).items()))
+    return file
+
+
+@pytest.fixture(scope="session")
+def docker_compose_command(settings_file: Path) -> str:
+    """Return how compose is called, with the settings of the tests and none of a developer's, if it works here."""
     if problem := docker_problem():
         if os.environ.get("REQUIRE_DOCKER"):
             pytest.fail(f"REQUIRE_DOCKER is set, but {problem}")
         pytest.skip(problem)
-    return "docker compose --env-file /dev/null"
+    developers = os.environ.keys() - clean_environment().keys() | {"COMPOSE_PROFILES"}
+    return f"env {' '.join(f'-u {name}' for name in sorted(developers))} docker compose --env-file {settings_file}"
 
 
 @pytest.fixture(scope="session")
@@ -73,21 +84,7 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def settings_of_the_stack() -> Iterator[None]:
-    """Let compose see the settings of the tests and none of a developer's."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ.keys() - clean_environment().keys():
-            patch.delenv(name)
-        # Chosen here, because Docker chooses another port whenever it restarts a container.
-        published = {name: f"{HOST}:{free_port()}" for name in PUBLISHED}
-        for name, value in (SETTINGS | published).items():
-            patch.setenv(name, value)
-        yield
-
-
-@pytest.fixture(scope="session")
 def stack(
-    settings_of_the_stack: None,
     docker_compose_command: str,
     docker_compose_file: str,
     docker_compose_project_name: str,

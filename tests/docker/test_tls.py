@@ -9,11 +9,9 @@ from tests.docker.stack import Stack
 from tests.programs import HOST, wait_until
 
 
-def test_with_tls_switched_on_the_readings_flow_encrypted(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_with_tls_switched_on_the_readings_flow_encrypted(stack: Stack, settings_file: Path, tmp_path: Path) -> None:
     """Services and viewers speak TLS with the stack's own authority; without it the certificate is worth nothing."""
-    monkeypatch.setenv("MQTT_TLS", "true")
+    settings_file.write_text(f"{settings_file.read_text()}MQTT_TLS=true\n")
     stack.compose("up", "--wait")
     authority = tmp_path / "ca.crt"
     authority.write_text(stack.inside("mosquitto", "cat", "/run/secrets/ca.crt"))

@@ -173,7 +173,7 @@ def test_net_consumption_alone_is_no_consumption(gateway: Callable[..., Gateway]
 
 def test_without_production_json_the_gateways_own_count_tells_the_day(gateway: Callable[..., Gateway]) -> None:
     """Where it mirrors the meter; where production.json was answered before, it does not step in for one poll."""
-    envoy, reader = gateway()
+    envoy, reader = gateway(commissioned="2026-06-01", start="2026-06-21T12:00")
     own = json.loads(envoy.answers["/api/v1/production"][1])
     meter = json.loads(envoy.answers["/ivp/meters/readings"][1])[0]
     assert own["wattHoursLifetime"] == pytest.approx(meter["actEnergyDlvd"], rel=0.01)

@@ -29,7 +29,7 @@ run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, 
 	@exec $(BIN)/python -m deploy.local
 
 test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests, with branch coverage
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup --cov --cov-report=term-missing:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: $(INSTALLED)-dev ## check style and types
 	@$(BIN)/ruff check

@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.broker import find_mosquitto
 from services.simulator.simulator import Simulator
@@ -16,12 +18,16 @@ from tests.programs import HOST, Program, free_port, listening, simulator, wait_
 SERIAL = "122012345678"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run a module's tests, and one all those that share the compose stack, before xdist looks."""
-    for item in items:
-        shares_the_stack = "docker" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("docker" if shares_the_stack else str(item.path)))
+class TogetherByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Lets one process run all tests of a module, and one all those that share the compose stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "the compose stack" if nodeid.startswith("tests/docker/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let xdist hand out the tests like that."""
+    return TogetherByModule(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

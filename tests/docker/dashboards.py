@@ -1,10 +1,8 @@
 """Grafana's questions to Graphite, and a Graphite to ask: the stack's own, filled with a simulated year."""
 
 import json
-import pickle
 import re
 import socket
-import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +16,14 @@ from zoneinfo import ZoneInfo
 
 import requests
 
+from services.carbon_sink.carbon import frames
 from services.carbon_sink.points import Point
 from tests.docker.simulated_days import PREFIX, WHOLE, SimulatedDays
 from tests.programs import HOST, ROOT, wait_until
 
 IMAGE = "graphiteapp/graphite-statsd:1.1.10-5"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
-POINTS_A_FRAME = 5000
+POINTS_AT_ONCE = 5000
 USUAL_WIDTH = 1000
 """Points that Grafana asks for: a panel's pixels."""
 
@@ -174,8 +173,8 @@ def _published(container: str, port: int) -> int:
 def send(points: Iterator[Point], port: int) -> None:
     """Send points in pickle frames, and return when Carbon has read them."""
     with socket.create_connection((HOST, port), timeout=60) as connection:
-        while batch := [(path, (time, value)) for path, value, time in islice(points, POINTS_A_FRAME)]:
-            frame = pickle.dumps(batch, protocol=2)
-            connection.sendall(struct.pack("!L", len(frame)) + frame)
+        while batch := list(islice(points, POINTS_AT_ONCE)):
+            for frame in frames(batch):
+                connection.sendall(frame)
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""

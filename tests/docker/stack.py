@@ -3,7 +3,6 @@
 import json
 import secrets
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ class Stack:
     def __init__(self, command: str, file: str, project: str, services: Services) -> None:
         self._command = [*command.split(), "-f", file, "-p", project]
         self._services = services
-        self.up_at = time.monotonic()
-        """When all of them were well."""
 
     def compose(self, *arguments: str) -> str:
         """Run a command of compose and return what it prints."""
@@ -94,10 +91,7 @@ class Stack:
         return found
 
     def drawn(self, target: str, since_s: int = 15 * MINUTE_S) -> dict[int, float]:
-        """Return the points of the first series that Graphite renders for a target, by the time of their slot.
-
-        None while it does not answer.
-        """
+        """Return the points of the first series that Graphite renders for a target, by slot; none while it is away."""
         query = urllib.parse.urlencode({"target": target, "from": f"-{since_s}s", "format": "json", "noCache": "true"})
         url = f"http://{HOST}:{self.port('graphite', 8080)}/render?{query}"
         try:

@@ -77,16 +77,16 @@ def through_journal(settings: MqttSettings, kept: JournalSettings, path: Path, p
     """Publish through a journal and wait until it is empty."""
     stop = threading.Event()
     with Connection(settings, stop=stop, subscriptions=subscriptions(Topics("enphase"), kept)) as connection:
-        outbox = Outbox(connection, Journal(path, keep_days=1, most_mb=256), kept)
+        outbox = Outbox(connection, Journal(path, keep_days=1, max_mb=256), kept)
         publishing = threading.Thread(target=outbox.run, args=(stop,))
         publishing.start()
         for poll in range(polls):
-            outbox.take(SERIAL, readings(poll))
+            outbox.add(SERIAL, readings(poll))
         ends_at = time.monotonic() + WITHIN_S
         while outbox.counters["readings_receipted"] < polls * READINGS_A_POLL and time.monotonic() < ends_at:
             if isinstance(message := connection.receive(0.1), Message):
                 connection.acknowledge(message)
-                outbox.hear(message)
+                outbox.handle(message)
         stop.set()
         publishing.join()
 

@@ -138,7 +138,7 @@ def latency(url: str, token: str, state: Path, settings: MqttSettings) -> None:
 
     envoy.get = get  # type: ignore[method-assign,assignment]  # the answer's time is what is measured
     times = []
-    with Connection(settings, stop=threading.Event(), lasting=False) as connection:
+    with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:
         assert connection.wait_until_connected(10)
         for _ in range(METER_READS):
             readings = reader.poll()

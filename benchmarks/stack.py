@@ -31,7 +31,7 @@ def main() -> None:
     )
     readings = Subscription("enphase/+/readings/#", retained_at_every_connect=False)
     starts = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    with Connection(settings, stop=threading.Event(), subscriptions=[readings], lasting=False) as viewer:
+    with Connection(settings, stop=threading.Event(), subscriptions=[readings], persistent_session=False) as viewer:
         took_s = [start_to_publication_s(viewer) for _start in range(starts)]
     print(
         f"poller: {statistics.median(took_s):.2f} s from the container's start to the first reading "

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from shared.check import Finding
+from shared.checks import CheckResult
 
 logger = logging.getLogger(__name__)
 
-SAY_EVERY_S = 5.0
-MOST_SILENT_S = 60.0
+HEARTBEAT_INTERVAL_S = 5.0
+STALE_AFTER_S = 60.0
 
 
 class Health:
@@ -26,13 +26,13 @@ class Health:
         self._said_at = 0.0
         self._is_mute = False
 
-    def say(self, fault: str | None) -> None:
+    def report(self, fault: str | None) -> None:
         """Say what is wrong, or with None that all is well; cheap to call as often as one likes.
 
         On a full disk it is silent, which counts as unwell.
         """
         word, now = fault or "", self._clock()
-        if word == self._said and abs(now - self._said_at) < SAY_EVERY_S:
+        if word == self._said and abs(now - self._said_at) < HEARTBEAT_INTERVAL_S:
             return
         self._said, self._said_at = word, now
         beside = self._path.with_suffix(".new")
@@ -48,13 +48,15 @@ class Health:
             self._is_mute = False
 
 
-def health_finding(path: Path, now: float) -> Finding:
+def check_health(path: Path, now: float) -> CheckResult:
     """Return what a running service last said of itself."""
     try:
         fault, silent_s = path.read_text(), now - path.stat().st_mtime
     except FileNotFoundError:
-        return Finding(ok=False, what="health", text=f"the service has not said anything yet in {path}; does it run?")
-    if silent_s > MOST_SILENT_S:
+        return CheckResult(
+            ok=False, what="health", text=f"the service has not said anything yet in {path}; does it run?"
+        )
+    if silent_s > STALE_AFTER_S:
         last = f"; the last was: {fault}" if fault else ""
-        return Finding(ok=False, what="health", text=f"no word of the service for {silent_s:.0f} s{last}")
-    return Finding(ok=not fault, what="health", text=fault or "connected and progressing")
+        return CheckResult(ok=False, what="health", text=f"no word of the service for {silent_s:.0f} s{last}")
+    return CheckResult(ok=not fault, what="health", text=fault or "connected and progressing")

@@ -5,6 +5,7 @@ stops sending fills the memory (both measured with requests 2.34). The deadline 
 connections of a :class:`BoundedAdapter` are cut when it is over, be it in the middle of the headers.
 """
 
+import re
 import socket
 import threading
 import time
@@ -20,9 +21,9 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-MOST_BYTES = 2_000_000
+MAX_BYTES = 2_000_000
 READ_BYTES = 65_536
-LONGEST_REASON = 200
+MAX_REASON_LENGTH = 200
 
 
 class ExchangeFailed(Exception):  # noqa: N818 - what happened
@@ -34,12 +35,21 @@ class ConnectionLost(ExchangeFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
+class Response:
+    """A whole response."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """The seconds that ``Retry-After`` asks to wait; None without it or where it holds no such number.
+
+        A date there is ignored: the clocks of both ends would have to agree.
+        """
+        text = self.headers.get("Retry-After", "")
+        return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 class BoundedAdapter(HTTPAdapter):
@@ -81,8 +91,8 @@ class BoundedAdapter(HTTPAdapter):
 
 
 def exchange(
-    session: requests.Session, method: str, url: str, *, deadline_s: float, most_bytes: int = MOST_BYTES, **request: Any
-) -> Answer:
+    session: requests.Session, method: str, url: str, *, deadline_s: float, max_bytes: int = MAX_BYTES, **request: Any
+) -> Response:
     """Send a request and return the whole answer, whatever its status.
 
     Args:
@@ -91,7 +101,7 @@ def exchange(
         method: ``GET`` or ``POST``.
         url: where to.
         deadline_s: for all of it.
-        most_bytes: an answer longer than this is refused unread.
+        max_bytes: an answer longer than this is refused unread.
         request: what :meth:`requests.Session.request` takes beside.
 
     Raises:
@@ -107,7 +117,7 @@ def exchange(
                 method, url, stream=True, timeout=deadline_s, allow_redirects=False, headers=headers, **request
             ) as response,
         ):
-            answer = Answer(response.status_code, response.headers, _body(response, most_bytes, ends_at))
+            answer = Response(response.status_code, response.headers, _body(response, max_bytes, ends_at))
         if time.monotonic() > ends_at:
             # Headers that were cut pass for whole ones.
             raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s")
@@ -129,13 +139,13 @@ def exchange(
         raise ExchangeFailed("cannot be asked: user, password or token hold what HTTP cannot carry") from None
 
 
-def _body(response: requests.Response, most_bytes: int, ends_at: float) -> bytes:
+def _body(response: requests.Response, max_bytes: int, ends_at: float) -> bytes:
     """Return the body, or what of it came in time."""
     body = bytearray()
     while time.monotonic() <= ends_at and (chunk := response.raw.read1(READ_BYTES, decode_content=True)):
         body += chunk
-        if len(body) > most_bytes:
-            raise ExchangeFailed(f"answered with more than {most_bytes} bytes")
+        if len(body) > max_bytes:
+            raise ExchangeFailed(f"answered with more than {max_bytes} bytes")
     return bytes(body)
 
 
@@ -195,4 +205,4 @@ def _why(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     # It may quote what the other end sent, line breaks and all.
-    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]

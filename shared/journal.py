@@ -32,7 +32,7 @@ MEGABYTE = 1_000_000
 RESERVE_BYTES = 262_144
 """Set free when the disk is full: SQLite needs room even to delete (measured with SQLite 3.40 on a full tmpfs)."""
 
-MOST_AHEAD_S = 60
+MAX_AHEAD_S = 60
 WAL_PAGES = 100
 """Written back to the database at this length, or the write-ahead log would grow to 4 MB first."""
 
@@ -82,13 +82,13 @@ class Row:
 class Journal:
     """A journal in a file; for one thread at a time."""
 
-    def __init__(self, path: Path, *, keep_days: float, most_mb: float) -> None:
+    def __init__(self, path: Path, *, keep_days: float, max_mb: float) -> None:
         """Open the journal, or begin one.
 
         Args:
             path: the database; a lock and a reserve lie beside it.
             keep_days: rows older than this are given up.
-            most_mb: the oldest rows are given up when the database grows larger.
+            max_mb: the oldest rows are given up when the database grows larger.
 
         Raises:
             JournalError: it cannot be opened; what is in it stays.
@@ -96,7 +96,7 @@ class Journal:
         """
         self._path = path
         self._keep_s = keep_days * DAY_S
-        self._most_pages = max(64, int(most_mb * MEGABYTE / PAGE_BYTES))
+        self._max_pages = max(64, int(max_mb * MEGABYTE / PAGE_BYTES))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_suffix(".lock").open("w")
         try:
@@ -137,7 +137,7 @@ class Journal:
             # A newest time in the future was a wrong clock's, and would make everything after it late.
             "INSERT INTO newest VALUES (?, ?, ?) ON CONFLICT (serial, kind) DO UPDATE SET timestamp = "
             "CASE WHEN timestamp > ? THEN excluded.timestamp ELSE max(timestamp, excluded.timestamp) END",
-            (serial, reading.kind, reading.timestamp, now + MOST_AHEAD_S),
+            (serial, reading.kind, reading.timestamp, now + MAX_AHEAD_S),
         )
         added = self._database.execute(
             "INSERT INTO readings (serial, kind, timestamp, payload, taken_at) VALUES (?, ?, ?, ?, ?)",
@@ -192,11 +192,11 @@ class Journal:
         (oldest,) = self._database.execute("SELECT min(taken_at) FROM readings").fetchone()
         return None if oldest is None else float(oldest)
 
-    def give_up_old(self, now: float) -> int:
+    def prune(self, now: float) -> int:
         """Give up what is too old, and the oldest tenth of what is too much; return how many rows that were."""
         with contextlib.suppress(sqlite3.OperationalError), self._database:
             given_up = self._database.execute("DELETE FROM readings WHERE taken_at < ?", (now - self._keep_s,)).rowcount
-            if self._pages_used() > self._most_pages:
+            if self._pages_used() > self._max_pages:
                 tenth = max(1, self.depth() // 10)
                 given_up += self._database.execute(
                     "DELETE FROM readings WHERE sequence IN (SELECT sequence FROM readings ORDER BY sequence LIMIT ?)",
@@ -205,7 +205,7 @@ class Journal:
             return given_up
         return 0
 
-    def clock_was_set(self, by_s: float) -> None:
+    def shift_ages(self, by_s: float) -> None:
         """Keep the age of every row as it was when the clock jumps, or all would suddenly be too old."""
         with contextlib.suppress(sqlite3.OperationalError), self._database:
             self._database.execute("UPDATE readings SET taken_at = taken_at + ?", (by_s,))

@@ -60,7 +60,7 @@ FIRST_FAILURE = 0x80
 NO_LIMIT_BYTES = 2**28 - 1
 """The largest packet there is in MQTT."""
 
-MOST_WAITING = 60_000
+MAX_QUEUED = 60_000
 """Publications kept in memory while the broker is away; MQTT has 65,535 packet identifiers."""
 
 
@@ -172,7 +172,7 @@ class Connection:
         stop: threading.Event,
         subscriptions: Iterable[Subscription] = (),
         receive_maximum: int | None = None,
-        lasting: bool = True,
+        persistent_session: bool = True,
     ) -> None:
         """Prepare the connection; nothing is opened yet.
 
@@ -182,7 +182,8 @@ class Connection:
                 service ends.
             subscriptions: filters subscribed anew at every connect.
             receive_maximum: messages the broker may have unacknowledged with us; the broker's own limit if None.
-            lasting: whether we are a service, with a session that outlives us and a status topic, or a passer-by.
+            persistent_session: true for a service, which has a status topic and a session that
+                outlives the process; false for a probe.
         """
         self.topics = Topics(settings.base_topic)
         self.client_id = settings.client_id
@@ -190,13 +191,13 @@ class Connection:
         self._stop = stop
         self._subscriptions = tuple(subscriptions)
         self._inbox: queue.SimpleQueue[Message | Connected] = queue.SimpleQueue()
-        self.lasting = lasting
+        self.persistent_session = persistent_session
         self._state = _State()
         self._unanswered: dict[int, Future[Publication]] = {}
         # paho doubles the delay and adds no jitter; a maximum of our own keeps services from returning in step.
         self._reconnect_max_s = random.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S)  # noqa: S311
         self._connect_properties = _properties(PacketTypes.CONNECT)
-        self._connect_properties.SessionExpiryInterval = SESSION_EXPIRY_S if lasting else 0
+        self._connect_properties.SessionExpiryInterval = SESSION_EXPIRY_S if persistent_session else 0
         if receive_maximum is not None:
             self._connect_properties.ReceiveMaximum = receive_maximum
         self._client = self._paho_client()
@@ -212,11 +213,11 @@ class Connection:
             )
         if settings.tls:
             client.tls_set(ca_certs=str(settings.ca_file) if settings.ca_file else None)
-        if self.lasting:
+        if self.persistent_session:
             client.will_set(self.topics.service_status(self.client_id), OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
         client.died = self._died
-        client.max_queued_messages_set(MOST_WAITING)
+        client.max_queued_messages_set(MAX_QUEUED)
         client.on_pre_connect = self._give_back
         client.on_connect = self._connected
         client.on_connect_fail = self._connect_failed
@@ -242,7 +243,7 @@ class Connection:
             self._settings.host,
             self._settings.port,
             keepalive=KEEPALIVE_S,
-            clean_start=not self.lasting,
+            clean_start=not self.persistent_session,
             properties=self._connect_properties,
         )
         self._client.loop_start()
@@ -251,7 +252,7 @@ class Connection:
         """Wait for the broker's answers, say ``offline``, disconnect; none of it longer than the deadline."""
         ends_at = time.monotonic() + deadline_s
         answers_until = ends_at - NETWORK_THREAD_ENDS_IN_S
-        if self.connected and self.lasting and not self._state.taken_over:
+        if self.connected and self.persistent_session and not self._state.taken_over:
             self.publish(self.topics.service_status(self.client_id), OFFLINE, retain=True)
         while self.connected and self._unanswered and (left_s := answers_until - time.monotonic()) > 0:
             wait(list(self._unanswered.values()), timeout=min(left_s, 0.1))
@@ -328,7 +329,7 @@ class Connection:
             properties.UserProperty = list(user_properties.items())
         sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise TooManyWaiting(f"{MOST_WAITING} publications wait for the broker")
+            raise TooManyWaiting(f"{MAX_QUEUED} publications wait for the broker")
         return self._future_for(sent.mid)
 
     def receive(self, timeout_s: float) -> Message | Connected | None:
@@ -393,7 +394,7 @@ class Connection:
         self._state.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", NO_LIMIT_BYTES)
         self._state.connected.set()
         logger.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
-        if self.lasting:
+        if self.persistent_session:
             self.publish(self.topics.service_status(self.client_id), ONLINE, retain=True)
         self._inbox.put(Connected(self._state.generation))
 

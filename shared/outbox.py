@@ -40,13 +40,13 @@ WINDOW = 20
 OLD_IN_WINDOW = 10
 """Of these, old readings at most, so that a fresh one finds room at once."""
 
-MOST_PROPERTY_BYTES = 200
+MAX_PROPERTY_BYTES = 200
 """User properties, content type and MQTT's own bytes around a payload and its topic."""
 
-LONGEST_RANGE = 1_000_000
+MAX_RANGE_LENGTH = 1_000_000
 """A receipt's range is not believed to be longer: it is counted through."""
 
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 LAST_WORDS_S = 2.0
 LOOK_AFTER_S = 10.0
 """How often old rows are given up and missing receipts looked for."""
@@ -134,19 +134,19 @@ class Outbox:
         self._depth = self._waiting = 0
         self._oldest_taken_at: float | None = None
         self.counters: Counter[str] = Counter(
-            readings_taken=0, readings_receipted=0, readings_sent_again=0, readings_given_up=0, readings_unjournalled=0
+            readings_taken=0, readings_receipted=0, readings_resent=0, readings_expired=0, readings_not_journaled=0
         )
 
-    def take(self, serial: str, readings: Sequence[Reading]) -> None:
+    def add(self, serial: str, readings: Sequence[Reading]) -> None:
         """Take in the readings of a poll; from any thread."""
         self._events.put(_Taken(serial, readings))
 
-    def wants(self, message: Message) -> bool:
+    def handles(self, message: Message) -> bool:
         """Return whether a message is the sink's."""
         topics, sink = self._connection.topics, self._settings.receipts_from
         return message.topic in (topics.service_status(sink), topics.receipts(sink))
 
-    def hear(self, message: Message) -> None:
+    def handle(self, message: Message) -> None:
         """Take in a message of the sink's; from any thread."""
         self._events.put(message)
 
@@ -166,7 +166,7 @@ class Outbox:
             if self._old:
                 logger.info("%d readings of an earlier run have no receipt yet", len(self._old))
             while not stop.is_set():
-                self._handle_events(LONGEST_WAIT_S)
+                self._handle_events(MAX_WAIT_S)
                 self._publish_waiting()
                 self._look_after()
             ends_at = time.monotonic() + LAST_WORDS_S
@@ -199,15 +199,15 @@ class Outbox:
         try:
             self._fresh.append(deque(self._journal.add(serial, readings, self._clock())))
         except JournalFull as error:
-            if not self.counters["readings_unjournalled"]:
+            if not self.counters["readings_not_journaled"]:
                 logger.error("readings go out without being kept: %s; make room", error)  # noqa: TRY400
-            self.counters["readings_unjournalled"] += len(readings)
+            self.counters["readings_not_journaled"] += len(readings)
             for reading in readings:
                 topic = self._connection.topics.reading(serial, reading.kind)
                 try:
                     self._connection.publish(topic, reading.to_json(), retain=True)
                 except TooManyWaiting:
-                    self.counters["readings_given_up"] += 1
+                    self.counters["readings_expired"] += 1
 
     def _publish_waiting(self) -> None:
         while self._connection.connected and len(self._in_flight) < self._window():
@@ -233,10 +233,10 @@ class Outbox:
         for row in self._journal.rows([sequence]):
             late = old or not self._journal.is_newest(row)
             topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
-            if len(row.payload) + len(topic) + MOST_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
+            if len(row.payload) + len(topic) + MAX_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
                 logger.error("row %d is larger than the broker takes; it stays in the journal", sequence)
                 break
-            self.counters["readings_sent_again"] += old or sequence in self._lost
+            self.counters["readings_resent"] += old or sequence in self._lost
             self._in_flight[sequence] = old
             answer = self._connection.publish(
                 topic,
@@ -296,7 +296,7 @@ class Outbox:
             logger.warning("receipts cannot be noted: %s; make room", error)
             return
         for first, last in ranges:
-            for sequence in range(first, min(last, first + LONGEST_RANGE) + 1):
+            for sequence in range(first, min(last, first + MAX_RANGE_LENGTH) + 1):
                 receipted = self._unreceipted.pop(sequence, None)
                 if receipted is not None and not receipted.again:
                     self._receipted_until = max(self._receipted_until, receipted.published_at)
@@ -307,8 +307,8 @@ class Outbox:
             return
         self._look_at = now + LOOK_AFTER_S
         self._mind_the_clock()
-        if given_up := self._journal.give_up_old(self._clock()):
-            self.counters["readings_given_up"] += given_up
+        if given_up := self._journal.prune(self._clock()):
+            self.counters["readings_expired"] += given_up
             logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
         self._send_again(now)
         self._depth, self._oldest_taken_at = self._journal.depth(), self._journal.oldest_taken_at()
@@ -319,7 +319,7 @@ class Outbox:
         ahead_s = self._clock() - time.monotonic()
         if abs(jump_s := ahead_s - self._clock_ahead_s) > CLOCK_WAS_SET_S:
             logger.warning("the clock was set by %+.0f s; the age of what waits stays as it was", jump_s)
-            self._journal.clock_was_set(jump_s)
+            self._journal.shift_ages(jump_s)
         self._clock_ahead_s = ahead_s
 
     def _send_again(self, now: float) -> None:

@@ -28,7 +28,7 @@ class Panel:
     height: int = 8
     time_from: str | None = None
     """What it shows instead of the dashboard's time, up to now."""
-    most_points: int | None = None
+    max_points: int | None = None
     unit: str = "short"
     no_value: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -55,8 +55,8 @@ class Panel:
         }
         if self.time_from:
             panel |= {"timeFrom": self.time_from, "hideTimeOverride": True}
-        if self.most_points:
-            panel["maxDataPoints"] = self.most_points
+        if self.max_points:
+            panel["maxDataPoints"] = self.max_points
         if self.transformations:
             panel["transformations"] = list(self.transformations)
         panel["fieldConfig"] = {"defaults": defaults, "overrides": list(self.overrides)}
@@ -256,7 +256,7 @@ def by_calendar(
         description,
         [f"alias({target}, '{name}')" for name, target in series.items()],
         unit="watth",
-        most_points=10_000,  # every hour of a year
+        max_points=10_000,  # every hour of a year
         defaults={"decimals": 1},
         custom={"fillOpacity": 80, "lineWidth": 0},
         overrides=[coloured(name, colours[name]) for name in series],

@@ -24,7 +24,7 @@ def named(name: str, series: str) -> str:
     return f"alias({series}, '{name}')"
 
 
-def counted(counter: str, longest_gap: int | None = None) -> str:
+def counted(counter: str, max_gap: int | None = None) -> str:
     """Return what a counter gained in each slot.
 
     What it gained while nothing was read is spread evenly over that gap. Where it begins again at less, nothing is
@@ -32,9 +32,9 @@ def counted(counter: str, longest_gap: int | None = None) -> str:
 
     Args:
         counter: the series of a counter.
-        longest_gap: how many slots without a value are bridged; any number if None.
+        max_gap: how many slots without a value are bridged; any number if None.
     """
-    limit = "" if longest_gap is None else f", {longest_gap}"
+    limit = "" if max_gap is None else f", {max_gap}"
     return f"nonNegativeDerivative(interpolate({counter}{limit}))"
 
 

@@ -20,7 +20,7 @@ from types import FrameType
 from shared.lifecycle import ExitCode
 
 FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 15.0
+MAX_DELAY_S = 15.0
 SETTLED_AFTER_S = 60.0
 """A child that ran this long before it ended gets the first delay again."""
 KILL_AFTER_S = 10
@@ -68,7 +68,7 @@ class Keeper:
                 delay_s = FIRST_DELAY_S
             say(f"{how_it_ended(exit_code)}, starts again in {delay_s:g} s")
             self._stop.wait(delay_s)
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+            delay_s = min(2 * delay_s, MAX_DELAY_S)
         return ExitCode.STOPPED
 
     def _run_once(self) -> int:

@@ -11,8 +11,8 @@ from services.carbon_sink.points import Point
 from services.carbon_sink.service import CarbonSink
 from services.carbon_sink.settings import CarbonSinkSettings
 from shared import lifecycle, logs
-from shared.check import tell
-from shared.health import Health, health_finding
+from shared.checks import report
+from shared.health import Health, check_health
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load
 from shared.topics import Topics
@@ -32,16 +32,16 @@ def main() -> int:
     folder = settings.state_dir / "carbon_sink"
     health_file = folder / "health"
     if arguments.health:
-        return tell([health_finding(health_file, time.time())])
+        return report([check_health(health_file, time.time())])
     stop = lifecycle.stop_on_signals()
     dead_letters = DeadLetters(folder / "dead-letters.jsonl")
     filters = Topics(settings.mqtt.base_topic).all_readings()
     if arguments.dry_run:
         # A client id of its own, and no session: the readings of a sink that runs beside it stay that one's.
-        passer_by = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
-        connection = Connection(passer_by, stop=stop, subscriptions=map(Subscription, filters), lasting=False)
+        probe = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
+        connection = Connection(probe, stop=stop, subscriptions=map(Subscription, filters), persistent_session=False)
         store: Store = StandardOutput()
-        health = Health(folder / f"health-{passer_by.client_id}")
+        health = Health(folder / f"health-{probe.client_id}")
     else:
         connection = Connection(
             settings.mqtt,
@@ -65,7 +65,7 @@ class StandardOutput:
             print(point.path, point.value, point.timestamp)
         sys.stdout.flush()
 
-    def unbroken(self) -> bool:
+    def uninterrupted(self) -> bool:
         """Return that what is printed is printed."""
         return True
 

@@ -48,7 +48,7 @@ class Store(Protocol):
     def write(self, points: Sequence[Point]) -> None:
         """Return once all points have been read; raise CarbonUnavailable if they may not have been."""
 
-    def unbroken(self) -> bool:
+    def uninterrupted(self) -> bool:
         """Return whether it is the same one, without a break, as at the first write since this last said False."""
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Carbon:
             self._addresses.rotate(-1)
             raise CarbonUnavailable(f"Carbon at {host}:{port}: {error}") from error
 
-    def unbroken(self) -> bool:
+    def uninterrupted(self) -> bool:
         """Return whether the held connection still stands."""
         if self._held is not None and _has_ended(self._held):
             self.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 1_000_000
-MOST_PAYLOAD_BYTES = 1000
+MAX_BYTES = 1_000_000
+MAX_PAYLOAD_BYTES = 1000
 
 
 class DeadLetters:
@@ -24,12 +24,12 @@ class DeadLetters:
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "topic": topic,
                 "fault": fault,
-                "payload": payload[:MOST_PAYLOAD_BYTES].decode("utf-8", "replace"),
+                "payload": payload[:MAX_PAYLOAD_BYTES].decode("utf-8", "replace"),
             }
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._path.exists() and self._path.stat().st_size > MOST_BYTES:
+            if self._path.exists() and self._path.stat().st_size > MAX_BYTES:
                 self._path.replace(self._path.with_suffix(".old"))
             with self._path.open("a") as file:
                 file.write(line + "\n")

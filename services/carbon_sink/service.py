@@ -31,20 +31,20 @@ from shared.topics import ReadingTopic, UnknownTopic
 logger = logging.getLogger(__name__)
 
 METRICS_INTERVAL_S = 10.0
-LONGEST_RETRY_S = 30.0
-LONGEST_WAIT_S = 1.0
+MAX_RETRY_S = 30.0
+MAX_WAIT_S = 1.0
 """A stop, and the end of Carbon, are noticed at least this soon."""
 
-MOST_UNSETTLED_POINTS = 200_000
+MAX_UNSETTLED_POINTS = 200_000
 """About 60 MB. More wait at the broker."""
 
-MOST_AHEAD_S = 60
+MAX_AHEAD_S = 60
 """Whisper keeps its slots in a ring: a point of the far future would overwrite one of the past."""
 
 TEN_YEARS_S = 3653 * 86_400
 """As long as the coarsest archive in deploy/graphite/storage-schemas.conf; Carbon drops what is older."""
 
-MOST_FAULTS_TOLD = 100
+MAX_LOGGED_FAULTS = 100
 
 
 class OutOfTime(InvalidPayload):
@@ -82,7 +82,7 @@ class CarbonSink:
         self._unsettled = Unsettled(settings.settle_s)
         self._in_doubt = False
         self._counters: Counter[str] = Counter(
-            readings_delivered=0, readings_receipted=0, points_written=0, points_sent_again=0, invalid_messages=0
+            readings_delivered=0, readings_receipted=0, points_written=0, points_resent=0, invalid_messages=0
         )
         self._faults_told: set[str] = set()
         self._next_metrics_at = time.monotonic()
@@ -98,17 +98,17 @@ class CarbonSink:
                     self._connection.acknowledge(message)
                 self._settle()
                 self._publish_metrics()
-                self._health.say(None if self._connection.connected else "not connected to the MQTT broker")
+                self._health.report(None if self._connection.connected else "not connected to the MQTT broker")
         self._store.close()
 
     def _collect(self, stop: threading.Event) -> tuple[list[Message], Batch]:
         """Return what came within the flush time after the first message, a batch's size at most."""
         messages: list[Message] = []
         batch = Batch()
-        if self._unsettled.points > MOST_UNSETTLED_POINTS and not self._in_doubt:
-            stop.wait(LONGEST_WAIT_S)
+        if self._unsettled.points > MAX_UNSETTLED_POINTS and not self._in_doubt:
+            stop.wait(MAX_WAIT_S)
             return messages, batch
-        ends_at = time.monotonic() + LONGEST_WAIT_S
+        ends_at = time.monotonic() + MAX_WAIT_S
         while len(batch.points) < self._settings.batch_size and (left_s := ends_at - time.monotonic()) > 0:
             message = self._connection.receive(left_s)
             if not isinstance(message, Message) or message.generation != self._connection.generation:
@@ -132,7 +132,7 @@ class CarbonSink:
     def _pass_over(self, message: Message, fault: str) -> None:
         self._counters["invalid_messages"] += 1
         self._dead_letters.keep(message.topic, message.payload, fault)
-        if fault not in self._faults_told and len(self._faults_told) < MOST_FAULTS_TOLD:
+        if fault not in self._faults_told and len(self._faults_told) < MAX_LOGGED_FAULTS:
             self._faults_told.add(fault)
             logger.warning(
                 "passed over a message on %s: %s; further ones like it are only counted", message.topic, fault
@@ -141,7 +141,7 @@ class CarbonSink:
     def _points_in_time(self, topic: ReadingTopic, payload: bytes) -> list[Point]:
         reading = reading_from_json(topic.kind, payload)
         ahead_s = reading.timestamp - self._clock()
-        if ahead_s > MOST_AHEAD_S:
+        if ahead_s > MAX_AHEAD_S:
             raise OutOfTime("timestamp: more than a minute in the future; is the gateway's clock right, and ours?")
         if ahead_s < -TEN_YEARS_S:
             raise OutOfTime("timestamp: more than ten years ago")
@@ -153,14 +153,14 @@ class CarbonSink:
 
         def tell_once(attempt: RetryCallState) -> None:
             fault = attempt.outcome and attempt.outcome.exception()
-            self._health.say(f"{fault}; readings wait at the broker")
+            self._health.report(f"{fault}; readings wait at the broker")
             self._publish_metrics()
             if attempt.attempt_number == 1:
                 logger.warning("%s; readings wait at the broker until it answers", fault)
 
         retrying = Retrying(
             retry=retry_if_exception_type(CarbonUnavailable),
-            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_RETRY_S),
+            wait=wait_random_exponential(multiplier=0.5, max=MAX_RETRY_S),
             stop=stop_when_event_set(stop),
             sleep=sleep_using_event(stop),
             before_sleep=tell_once,
@@ -191,7 +191,7 @@ class CarbonSink:
         for batch in self._unsettled:
             self._store.write(batch.points)
             batch.read_at = time.monotonic()
-            self._counters["points_sent_again"] += len(batch.points)
+            self._counters["points_resent"] += len(batch.points)
         self._in_doubt = False
 
     def _settle(self) -> None:
@@ -217,10 +217,10 @@ class CarbonSink:
                 self._store.write([])
         except CarbonUnavailable:
             return False
-        return self._store.unbroken()
+        return self._store.uninterrupted()
 
     def _publish_metrics(self) -> None:
-        if (now := time.monotonic()) < self._next_metrics_at or not self._connection.lasting:
+        if (now := time.monotonic()) < self._next_metrics_at or not self._connection.persistent_session:
             return
         if not self._connection.connected:
             return

@@ -6,7 +6,7 @@ import time
 
 from services.poller.access import no_token, not_accepted, show_what_opens
 from services.poller.certificates import PinStore
-from services.poller.check import findings
+from services.poller.checks import run_checks
 from services.poller.envoy import Envoy, GatewayError, TokenRejected
 from services.poller.polling import GatewayPoller
 from services.poller.reader import GatewayReader
@@ -14,8 +14,8 @@ from services.poller.schedule import Schedule, phase_of
 from services.poller.service import Poller
 from services.poller.settings import EnvoySettings, PollerSettings
 from shared import lifecycle, logs
-from shared.check import tell
-from shared.health import Health, health_finding
+from shared.checks import report
+from shared.health import Health, check_health
 from shared.journal import Journal, JournalError
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
@@ -45,9 +45,9 @@ def main() -> int:
     pins = PinStore(settings.state_dir / "poller")
     health_file = settings.state_dir / "poller" / "health"
     if arguments.health:
-        return tell([health_finding(health_file, time.time())])
+        return report([check_health(health_file, time.time())])
     if arguments.check:
-        return tell(findings(settings, pins))
+        return report(run_checks(settings, pins))
     if arguments.once:
         return max(_once(gateway, settings, pins, pretty=arguments.pretty) for gateway in settings.gateways)
 
@@ -58,7 +58,7 @@ def main() -> int:
     kept = settings.journal
     try:
         journal = Journal(
-            settings.state_dir / "poller" / "journal.sqlite", keep_days=kept.keep_days, most_mb=kept.max_mb
+            settings.state_dir / "poller" / "journal.sqlite", keep_days=kept.keep_days, max_mb=kept.max_mb
         )
     except JournalError as error:
         print(error, file=sys.stderr)
@@ -68,7 +68,7 @@ def main() -> int:
         GatewayPoller(
             Envoy(gateway, pins),
             connection,
-            outbox.take,
+            outbox.add,
             Schedule(settings.poll, time.time, phase_of(number, len(settings.gateways))),
             token=gateway.token,
         )

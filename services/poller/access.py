@@ -65,11 +65,11 @@ def _part(text: str) -> dict[str, object]:
 
 def _brokers_token(mqtt: MqttSettings, identity: Identity) -> SecretStr | None:
     """Return the token that a broker retains for the gateway, if one is there and has it."""
-    passer_by = mqtt.model_copy(update={"client_id": ""})
+    probe = mqtt.model_copy(update={"client_id": ""})
     topic = Topics(mqtt.base_topic).token(identity.serial)
     ends_at = time.monotonic() + BROKERS_TOKEN_S
     with Connection(
-        passer_by, stop=threading.Event(), subscriptions=[Subscription(topic)], lasting=False
+        probe, stop=threading.Event(), subscriptions=[Subscription(topic)], persistent_session=False
     ) as connection:
         while (left_s := ends_at - time.monotonic()) > 0:
             if isinstance(message := connection.receive(left_s), Message):

@@ -28,13 +28,13 @@ from shared.readings import Name
 
 Shape = TypeVar("Shape")
 
-MOST_POWER = 10_000_000.0
+MAX_POWER = 10_000_000.0
 """Ten megawatts, or as many VA or VAR: no house, and no Envoy's meters (3 phases of 200 A transformers), reach it."""
 
-MOST_ENERGY = 1e12
+MAX_ENERGY = 1e12
 """A terawatt-hour, in Wh."""
 
-MOST_ENTRIES = 2_000
+MAX_ENTRIES = 2_000
 """Enphase sells a gateway for 600 inverters; what lists more entries than this lists none."""
 
 
@@ -60,9 +60,9 @@ def _or_nothing(entries: object) -> object:
 _number = AfterValidator(lambda value: value + 0.0)
 """Minus zero, which gateways tell at night, is zero."""
 
-Power = Annotated[float, Field(ge=-MOST_POWER, le=MOST_POWER), _number, BeforeValidator(signed_power)]
-Energy = Annotated[float, Field(ge=0, le=MOST_ENERGY), _number]
-Wide = Annotated[float, Field(ge=-MOST_POWER, le=MOST_POWER), _number]
+Power = Annotated[float, Field(ge=-MAX_POWER, le=MAX_POWER), _number, BeforeValidator(signed_power)]
+Energy = Annotated[float, Field(ge=0, le=MAX_ENERGY), _number]
+Wide = Annotated[float, Field(ge=-MAX_POWER, le=MAX_POWER), _number]
 Percent = Annotated[float, Field(ge=0, le=100), _number]
 Epoch = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
@@ -81,7 +81,7 @@ Places = Annotated[tuple[Annotated[Shape | None, WrapValidator(_drop)], ...], St
 Entries = Annotated[
     tuple[Annotated[Shape, WrapValidator(_drop)], ...],
     Strict(strict=False),  # a list of JSON's will do; what is in it stays strict
-    Field(max_length=MOST_ENTRIES),
+    Field(max_length=MAX_ENTRIES),
     AfterValidator(_without_none),
     BeforeValidator(_or_nothing),
 ]
@@ -146,7 +146,7 @@ class Counted(_Answer):
     readingTime: MaybeEpoch = None
     wNow: MaybePower = None
     whLifetime: Annotated[
-        Annotated[float, Field(ge=-MOST_ENERGY, le=MOST_ENERGY), _number] | None, WrapValidator(_drop)
+        Annotated[float, Field(ge=-MAX_ENERGY, le=MAX_ENERGY), _number] | None, WrapValidator(_drop)
     ] = None
     """Of net-consumption it is a difference and may be negative."""
     whToday: MaybeEnergy = None
@@ -195,7 +195,7 @@ class ChannelWatts(_Answer):
 class ChannelLifetime(_Answer):
     """The energy of an inverter's channel."""
 
-    joulesProduced: Annotated[float | None, Field(ge=0, le=MOST_ENERGY * 3600), WrapValidator(_drop)] = None
+    joulesProduced: Annotated[float | None, Field(ge=0, le=MAX_ENERGY * 3600), WrapValidator(_drop)] = None
 
 
 class DeviceChannel(_Answer):
@@ -270,7 +270,7 @@ class BatteryPower(_Answer):
     """One battery in ``/ivp/ensemble/power``: mW, discharge positive."""
 
     serial_num: Name
-    real_power_mw: Annotated[float, Field(ge=-1000 * MOST_POWER, le=1000 * MOST_POWER), _number]
+    real_power_mw: Annotated[float, Field(ge=-1000 * MAX_POWER, le=1000 * MAX_POWER), _number]
     soc: MaybePercent = None
 
 

@@ -15,7 +15,7 @@ BOUND_S = 60
 STEADY_S = 5
 """The offset is told in whole seconds, and each look at it is off by as many as the answer took."""
 
-FARTHEST_S = 31 * 86_400
+MAX_OFFSET_S = 31 * 86_400
 """A gateway that ran cannot lose more than this; two clocks farther apart are a recording, or ours is wrong."""
 
 
@@ -50,7 +50,7 @@ class GatewayClock:
         if self.offset_s is None:
             return 0
         was_reset = self.ours() + self._offset_s < self.built_at
-        return -self.offset_s if was_reset or abs(self._offset_s) <= FARTHEST_S else 0
+        return -self.offset_s if was_reset or abs(self._offset_s) <= MAX_OFFSET_S else 0
 
     def now(self) -> int:
         """Return what the gateway's clock shows now."""

@@ -59,7 +59,7 @@ class Counters:
     def _has_fallen(self, kind: str, name: str, energy_wh: float) -> bool:
         count = self._counts.setdefault((kind, name), _Count(energy_wh))
         fall_wh = count.highest_wh - energy_wh
-        if fall_wh <= quirks.SMALLEST_FALL_WH:
+        if fall_wh <= quirks.MIN_FALL_WH:
             count.highest_wh, count.fell_at = max(count.highest_wh, energy_wh), None
             return False
         if count.fell_at is None:

@@ -11,7 +11,7 @@ Errors, by what the caller must do::
     │   └── CertificateChanged     and a person must look at it
     ├── TokenRejected          get another token first
     ├── EndpointMissing        this gateway has no such answer
-    └── BadAnswer              pass over this answer
+    └── BadResponse              pass over this answer
         └── EndpointBroken         and ask for it less often
 """
 
@@ -33,7 +33,7 @@ from services.poller.answers import read_answer
 from services.poller.certificates import PinnedAdapter, PinStore, presented_fingerprint
 from services.poller.clock import GatewayClock
 from services.poller.settings import EnvoySettings
-from shared.http import Answer, BoundedAdapter, ConnectionLost, ExchangeFailed, exchange
+from shared.http import Response, BoundedAdapter, ConnectionLost, ExchangeFailed, exchange
 from shared.topics import SERIAL_PATTERN
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ DEADLINE_S = 10.0
 BUSY_S = 30.0
 """A gateway that has just started says "please retry after 30 seconds" (pyenphase/pyenphase#168)."""
 
-LONGEST_BUSY_S = 600.0
+MAX_BUSY_S = 600.0
 """What a gateway is believed when it says how long to leave it alone."""
 
-LONGEST_NAME = 64
+MAX_NAME_LENGTH = 64
 """The letters of what a gateway calls itself, its hardware and its firmware; real ones have twenty at most."""
 
 FIRST_FIRMWARE_WITH_TOKENS = (7,)
@@ -82,11 +82,11 @@ class EndpointMissing(GatewayError):  # noqa: N818 - what happened
     """The gateway knows no such path."""
 
 
-class BadAnswer(GatewayError):  # noqa: N818 - what happened
+class BadResponse(GatewayError):  # noqa: N818 - what happened
     """The gateway answered something that is not what was asked for."""
 
 
-class EndpointBroken(BadAnswer):
+class EndpointBroken(BadResponse):
     """The gateway says that it failed to answer, with a status of 500 and more."""
 
 
@@ -116,16 +116,16 @@ def read_identity(body: bytes) -> Identity:
     """Return what an ``/info`` answer tells.
 
     Raises:
-        BadAnswer: it is none.
+        BadResponse: it is none.
     """
     info = _read_xml(body)
     device = info.find("device")
     serial, software, part_number = (
-        (device.findtext(tag) or "").strip()[:LONGEST_NAME] if device is not None else ""
+        (device.findtext(tag) or "").strip()[:MAX_NAME_LENGTH] if device is not None else ""
         for tag in ("sn", "software", "pn")
     )
     if device is None or not software or not SERIAL_PATTERN.fullmatch(serial):
-        raise BadAnswer("/info is not an Envoy's: serial number or firmware are missing")
+        raise BadResponse("/info is not an Envoy's: serial number or firmware are missing")
     return Identity(
         serial=serial,
         part_number=part_number or None,
@@ -138,7 +138,7 @@ def read_times(body: bytes) -> tuple[int | None, int]:
     """Return what the gateway's clock shows and when its firmware was built, 0 if it does not tell.
 
     Raises:
-        BadAnswer: it is no ``/info`` answer.
+        BadResponse: it is no ``/info`` answer.
     """
     info = _read_xml(body)
     shown, built_at = (_epoch(info.findtext(tag)) for tag in ("time", "build_info/build_time_gmt"))
@@ -150,10 +150,10 @@ def _read_xml(body: bytes) -> ET.Element:
         # Entities cannot expand here: without a DOCTYPE there are none, and with one the answer is refused. In another
         # encoding it would look different: it is read as UTF-8, which all gateways send and has no zeros as UTF-16 has.
         if b"<!DOCTYPE" in body or b"\0" in body:
-            raise BadAnswer("/info is no XML that a gateway sends")
+            raise BadResponse("/info is no XML that a gateway sends")
         return ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314 - see above
     except (ET.ParseError, ValueError) as error:
-        raise BadAnswer(f"/info is no XML: {error}") from None
+        raise BadResponse(f"/info is no XML: {error}") from None
 
 
 def _epoch(text: str | None) -> int | None:
@@ -221,7 +221,7 @@ class Envoy:
 
         Raises:
             GatewayUnavailable: nobody answers, or with another certificate than before.
-            BadAnswer: somebody answers who is no Envoy, or another than ENVOY_SERIAL.
+            BadResponse: somebody answers who is no Envoy, or another than ENVOY_SERIAL.
         """
         host = self._settings.host
         candidates = [host] if "://" in host else [f"https://{host}", f"http://{host}"]
@@ -272,13 +272,13 @@ class Envoy:
 
         Raises:
             GatewayUnavailable: it does not answer.
-            BadAnswer: it is no Envoy, or another than ENVOY_SERIAL.
+            BadResponse: it is no Envoy, or another than ENVOY_SERIAL.
         """
         asked_at = self.clock.ours()
         body = self._get("/info", DEADLINE_S).body
         identity = read_identity(body)
         if self._settings.serial not in (None, identity.serial):
-            raise BadAnswer(
+            raise BadResponse(
                 f"{self._base_url} is gateway {identity.serial}, not {self._settings.serial} as ENVOY_SERIAL says"
             )
         shown, built_at = read_times(body)
@@ -312,7 +312,7 @@ class Envoy:
         self._session.auth = BearerToken(token)
 
     def show_password(self, identity: Identity) -> None:
-        """Answer digest challenges from now on, with the last six digits of the serial unless told otherwise."""
+        """Response digest challenges from now on, with the last six digits of the serial unless told otherwise."""
         password = self._settings.password
         secret = password.get_secret_value() if password is not None else identity.serial[-6:]
         self._session.auth = HTTPDigestAuth(self._settings.username, secret)
@@ -331,7 +331,7 @@ class Envoy:
             where = ".".join(str(part) for part in fault["loc"])
             # A session that is over may show as a page to log in.
             self._session.cookies.clear()
-            raise BadAnswer(f"{path}: {where + ': ' if where else ''}{fault['msg']}") from None
+            raise BadResponse(f"{path}: {where + ': ' if where else ''}{fault['msg']}") from None
         if dropped:
             if not self.dropped_fields:
                 logger.warning(
@@ -340,7 +340,7 @@ class Envoy:
             self.dropped_fields += len(dropped)
         return answer
 
-    def _get(self, path: str, deadline_s: float) -> Answer:
+    def _get(self, path: str, deadline_s: float) -> Response:
         try:
             answer = self._ask(path, deadline_s)
             if answer.status == HTTPStatus.UNAUTHORIZED and self._session.cookies:
@@ -359,14 +359,15 @@ class Envoy:
                 raise TokenRejected(f"{path}: the gateway answers {answer.status}")
             case 429 | 503:
                 self.failed_requests += 1
-                raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}", _retry_after_s(answer))
+                retry_after_s = BUSY_S if answer.retry_after_s is None else min(answer.retry_after_s, MAX_BUSY_S)
+                raise GatewayUnavailable(f"{path}: the gateway answers {answer.status}", retry_after_s)
             case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 self.failed_requests += 1
                 raise EndpointBroken(f"{path}: the gateway answers {status}")
             case status:
                 raise EndpointMissing(f"{path}: the gateway answers {status}")
 
-    def _ask(self, path: str, deadline_s: float) -> Answer:
+    def _ask(self, path: str, deadline_s: float) -> Response:
         """Return the answer; a connection that was kept open and turns out to be closed is made anew, once."""
         self.requests += 1
         ends_at = time.monotonic() + deadline_s
@@ -381,8 +382,3 @@ class Envoy:
         except (ExchangeFailed, requests.exceptions.SSLError):
             self.failed_requests += 1
             raise
-
-
-def _retry_after_s(answer: Answer) -> float:
-    told = answer.headers.get("Retry-After", "")
-    return min(float(told), LONGEST_BUSY_S) if told.isascii() and told.isdecimal() else BUSY_S

@@ -20,7 +20,7 @@ from shared.readings import Reading
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 """A stop is noticed at least this soon."""
 
 FIRST_RETRY_S, LAST_RETRY_S = 2.0, 60.0
@@ -95,7 +95,7 @@ class GatewayPoller:
     def run(self, stop: threading.Event) -> None:
         """Poll until told to stop."""
         while not stop.is_set():
-            self._hear(min(LONGEST_WAIT_S, max(0.0, self._next_at() - time.monotonic())))
+            self._hear(min(MAX_WAIT_S, max(0.0, self._next_at() - time.monotonic())))
             if stop.is_set() or time.monotonic() < self._next_at():
                 continue
             try:
@@ -106,7 +106,7 @@ class GatewayPoller:
                 if not stop.is_set():
                     self._lost(error)
             except Exception:
-                # One gateway's trouble is not the others'.
+                # One gateway's problem is not the others'.
                 logger.exception("gateway %s: something unforeseen; trying on", self.serial or self.envoy.host)
                 self._not_before = time.monotonic() + LAST_RETRY_S
 
@@ -179,7 +179,7 @@ class GatewayPoller:
             self._shown = token
             self.envoy.show_token(token)
         else:
-            self._not_before = time.monotonic() + LONGEST_WAIT_S
+            self._not_before = time.monotonic() + MAX_WAIT_S
             if time.monotonic() >= self._ask_for_token_at:
                 self._ask_for_token(identity, "missing", f"firmware {identity.firmware} lets nobody in without one")
             return False
@@ -261,8 +261,8 @@ class GatewayPoller:
         elif self._failures == 1:
             logger.warning("gateway %s cannot be read: %s; trying on", who, error)
         self._tell_status(online=False)
-        longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
-        delay_s = random.uniform(longest_s / 2, longest_s)  # noqa: S311 - jitter, no secret
+        max_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
+        delay_s = random.uniform(max_s / 2, max_s)  # noqa: S311 - jitter, no secret
         told_s = error.retry_after_s if isinstance(error, GatewayUnavailable) else 0.0
         self._not_before = time.monotonic() + max(delay_s, told_s)
         # It may come back with another address, certificate or firmware.

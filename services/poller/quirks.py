@@ -10,7 +10,7 @@ WRAP_WH = 2**32 / 3600
 AC_BATTERY = 11
 """The ``devType`` of AC Batteries among the inverters; an inverter's is 1, or none on firmware 3 and 4."""
 
-SMALLEST_FALL_WH = 100.0
+MIN_FALL_WH = 100.0
 """Less than this is the rounding of a count that stands still, not a fall."""
 
 STALE_AFTER_S = 3600

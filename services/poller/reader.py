@@ -23,7 +23,7 @@ from services.poller.counters import Counters
 from services.poller.envoy import (
     DEADLINE_S,
     SLOW_DEADLINE_S,
-    BadAnswer,
+    BadResponse,
     CertificateChanged,
     EndpointBroken,
     EndpointMissing,
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 FIRST_FIRMWARE_WITH_BATTERIES = (5,)
 """IQ Batteries came with it (pyenphase/pyenphase, src/pyenphase/const.py)."""
 
-MOST_REFUSALS = 4
+MAX_REFUSALS = 4
 """Some answers need a higher role than an owner's; when so many are refused and none is given, all will be."""
 
 ASK_AGAIN_S, ASK_AGAIN_AT_LAST_S = 60.0, 3600.0
@@ -241,10 +241,10 @@ class GatewayReader:
             answer = self._ask(question)
         except TokenRejected:
             this_round.refusals += 1
-            if not this_round.answered and (this_round.refusals >= MOST_REFUSALS or self.next_question() is None):
+            if not this_round.answered and (this_round.refusals >= MAX_REFUSALS or self.next_question() is None):
                 self._forget_round()
                 raise
-        except (EndpointMissing, BadAnswer) as error:
+        except (EndpointMissing, BadResponse) as error:
             this_round.answered += 1
             this_round.incomplete |= isinstance(error, EndpointBroken)
         except GatewayUnavailable as error:
@@ -314,9 +314,9 @@ class GatewayReader:
                 meter_readings = self._ask(METER_READINGS)
             except TokenRejected:
                 # If this is answered, whatever it is, it is the meters alone that are refused.
-                with suppress(EndpointMissing, BadAnswer):
+                with suppress(EndpointMissing, BadResponse):
                     self._ask(GATEWAY_PRODUCTION)
-            except (EndpointMissing, BadAnswer):
+            except (EndpointMissing, BadResponse):
                 pass
             if not meter_readings and self._finished is None:
                 return []
@@ -391,7 +391,7 @@ class GatewayReader:
         before = self._envoy.clock.offset_s
         try:
             identity = self._envoy.identify()
-        except (BadAnswer, EndpointMissing, TokenRejected) as error:
+        except (BadResponse, EndpointMissing, TokenRejected) as error:
             logger.debug("gateway %s: %s", self.identity.serial, error)
             return
         if identity != self.identity:
@@ -466,7 +466,7 @@ class GatewayReader:
         except GatewayUnavailable:
             standing.failed(NO_ANSWER)
             raise
-        except BadAnswer as error:
+        except BadResponse as error:
             standing.failed(f"cannot be read ({str(error).removeprefix(question.path).removeprefix(': ')})")
             if standing.told != str(error):
                 standing.told = str(error)

@@ -16,11 +16,11 @@ from services.poller.settings import PollSettings
 MARGIN_S = 0.1
 """An answer is expected to end this long before the next slot."""
 
-MOST_LATE_S = 0.5
-MOST_LATE = 0.25
+MAX_LATE_S = 0.5
+MAX_LATE_SHARE = 0.25
 """A slot is missed by so much of the interval, or half a second if that is more: the next would be too near."""
 
-MOST_BUSY = 0.5
+MAX_BUSY_SHARE = 0.5
 """The share of the time that the meters of a slow gateway are asked for."""
 
 SPREAD = 0.4
@@ -75,14 +75,14 @@ class Schedule:
             duration_s: how long the gateway took for this one.
         """
         wait_s = seconds_to_slot(self._clock(), self._interval_s, self._phase)
-        left_out = int(duration_s / MOST_BUSY / self._interval_s)
+        left_out = int(duration_s / MAX_BUSY_SHARE / self._interval_s)
         self.missed += left_out
         self.slot_at = time.monotonic() + wait_s + left_out * self._interval_s
 
     def is_missed(self) -> bool:
         """Return whether it is too late for the slot."""
         late_s = time.monotonic() - self.slot_at
-        return self.slot_at > 0 and late_s > max(MOST_LATE * self._interval_s, MOST_LATE_S)
+        return self.slot_at > 0 and late_s > max(MAX_LATE_SHARE * self._interval_s, MAX_LATE_S)
 
     def miss(self) -> None:
         """Let a slot go, and all that have passed with it."""

@@ -15,7 +15,7 @@ from shared.readings import Metrics
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 METRICS_INTERVAL_S = 10.0
 GATEWAYS_END_IN_S = 3.0
 
@@ -60,13 +60,13 @@ class Poller:
             for thread in threads:
                 thread.start()
             while not stop.is_set():
-                self._hear(min(LONGEST_WAIT_S, max(0.0, self._metrics_at - time.monotonic())))
+                self._hear(min(MAX_WAIT_S, max(0.0, self._metrics_at - time.monotonic())))
                 if time.monotonic() >= self._metrics_at:
                     self._metrics_at += METRICS_INTERVAL_S
                     # While the broker is away they would only fill the memory.
                     if self._connection.connected:
                         self._publish_metrics()
-                self._health.say(self._fault())
+                self._health.report(self._fault())
                 if not publishing.is_alive():
                     raise RuntimeError("the outbox has died; ending, to be started again")
             ends_at = time.monotonic() + GATEWAYS_END_IN_S
@@ -93,8 +93,8 @@ class Poller:
                     gateway.inbox.put(connected)
             case Message() as message:
                 self._connection.acknowledge(message)
-                if self._outbox.wants(message):
-                    self._outbox.hear(message)
+                if self._outbox.handles(message):
+                    self._outbox.handle(message)
                 else:
                     self._take_token(message)
 
@@ -130,7 +130,7 @@ class Poller:
                 "requests": sum(gateway.envoy.requests for gateway in gateways),
                 "requests_failed": sum(gateway.envoy.failed_requests for gateway in gateways),
                 "fields_dropped": sum(gateway.envoy.dropped_fields for gateway in gateways),
-                "counts_left_out": sum(counters),
+                "counters_rejected": sum(counters),
                 "clock_offset_s": max(offsets_s),
             }
         )

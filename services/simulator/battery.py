@@ -48,13 +48,13 @@ def follow(
         # Comparisons instead of min and max: this runs for every minute since the commissioning.
         power_w = -surplus * _SHARE_FOLLOWED
         if power_w > 0:
-            most_w = (stored_wh - reserve_wh) / _SLOWING_H
-            most_w = min(limit_w, most_w)
-            power_w = min(most_w, power_w)
+            max_w = (stored_wh - reserve_wh) / _SLOWING_H
+            max_w = min(limit_w, max_w)
+            power_w = min(max_w, power_w)
         else:
-            least_w = (stored_wh - full_wh) / _SLOWING_H
-            least_w = max(-limit_w, least_w)
-            power_w = max(least_w, power_w)
+            min_w = (stored_wh - full_wh) / _SLOWING_H
+            min_w = max(-limit_w, min_w)
+            power_w = max(min_w, power_w)
         if powers_w:
             discharged_wh, charged_wh = areas(before_w, power_w, step_h)
             stored_wh += charged_wh * CHARGING_EFFICIENCY - discharged_wh

@@ -148,9 +148,9 @@ def _production_w(roof: Roof, seed: str, start: int, minutes: int) -> list[float
         for part in range(_SUN_STEP_MINUTES)
     ]
     panels_w = roof.inverters * PANEL_W * _SYSTEM_EFFICIENCY / 1000
-    most_w = roof.inverters * INVERTER_W
+    max_w = roof.inverters * INVERTER_W
     night_w = -roof.inverters * STANDBY_W if roof.metered else 0.0
     return [
-        min(most_w, panels_w * light * share) if light else night_w
+        min(max_w, panels_w * light * share) if light else night_w
         for light, share in zip(clear, sky_transmission(seed, minutes), strict=False)
     ]

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from services.token_broker.check import findings
+from services.token_broker.checks import run_checks
 from services.token_broker.enlighten import Enlighten
 from services.token_broker.logins import LoginRecord
 from services.token_broker.published import Published
@@ -12,8 +12,8 @@ from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import Supply, TokenSupply
 from services.token_broker.tokens import NotAToken, Token, TokenCache
 from shared import lifecycle, logs
-from shared.check import tell
-from shared.health import Health, health_finding
+from shared.checks import report
+from shared.health import Health, check_health
 from shared.lifecycle import ExitCode
 from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load, refuse
@@ -37,16 +37,16 @@ def main() -> int:
     logs.configure(settings.log.level, settings.log.format)
     health_file = settings.state_dir / "token_broker" / "health"
     if arguments.health:
-        return tell([health_finding(health_file, time.time())])
+        return report([check_health(health_file, time.time())])
     cache = TokenCache(settings.state_dir / "token_broker" / "tokens", _public_key(settings))
-    by_hand = _token_by_hand(settings)
+    manual = _manual_token(settings)
     now = time.time()
     try:
         logins = _logins(settings)
         if arguments.check:
-            return tell(findings(settings, cache, by_hand, logins))
-        supply = TokenSupply(_enlighten(settings), logins, cache, by_hand=by_hand, public_key=_public_key(settings))
-        for serial in set(settings.envoy.serial) or ({by_hand.serial} if by_hand else cache.serials()):
+            return report(run_checks(settings, cache, manual, logins))
+        supply = TokenSupply(_enlighten(settings), logins, cache, manual=manual, public_key=_public_key(settings))
+        for serial in set(settings.envoy.serial) or ({manual.serial} if manual else cache.serials()):
             supply.serve(serial, now)
     except OSError as error:
         refuse(f"STATE_DIR: {error.filename} cannot be used: {error.strerror}")
@@ -81,12 +81,12 @@ def _public_key(settings: TokenBrokerSettings) -> str | None:
     return None if file is None else file.read_text()
 
 
-def _token_by_hand(settings: TokenBrokerSettings) -> Token | None:
+def _manual_token(settings: TokenBrokerSettings) -> Token | None:
     if settings.envoy.token is None:
         return None
     try:
         token = Token.read(
-            settings.envoy.token.get_secret_value(), now=time.time(), by_hand=True, public_key=_public_key(settings)
+            settings.envoy.token.get_secret_value(), now=time.time(), manual=True, public_key=_public_key(settings)
         )
     except NotAToken as error:
         refuse(f"ENVOY_TOKEN: {error}")
@@ -112,7 +112,7 @@ def _told_once(gateway: Supply, cache: TokenCache, now: float, *, fetched: bool)
     status = gateway.status(now)
     good = gateway.token is not None and gateway.token.expires_at > now
     origin = ""
-    if gateway.trouble is None and gateway.token is not None:
+    if gateway.problem is None and gateway.token is not None:
         where = f"kept in {cache.path(gateway.serial)}"
         origin = "; given as ENVOY_TOKEN" if gateway.token.kind == "manual" else f"; {where}"
         origin = f"{origin}, fetched now" if fetched else origin

@@ -15,7 +15,7 @@ Errors, by what the caller must do::
     ├── Throttled                 leave the account alone for as long as told
     ├── SerialRefused             do not ask for this gateway again for a day
     └── CloudUnreachable          try again soon, then ever more rarely
-        └── AnswerNotUnderstood
+        └── ResponseNotUnderstood
 
 No error holds a body, a credential or a session.
 """
@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import requests
 from pydantic import SecretStr
 
-from shared.http import Answer, BoundedAdapter, ExchangeFailed, exchange
+from shared.http import Response, BoundedAdapter, ExchangeFailed, exchange
 from shared.messages import TokenState
 
 DEADLINE_S = 9.0
@@ -40,8 +40,8 @@ DAY_S = 86_400.0
 TOO_SOON_S = 1.0
 """Enphase refuses a token right after the log-in at times, and grants it a moment later (amykyta3/envoy-logger#15)."""
 
-SHORTEST_THROTTLE_S = 3600.0
-BY_HAND = "fetch a token by hand at https://entrez.enphaseenergy.com and give it as ENVOY_TOKEN"
+MIN_THROTTLE_S = 3600.0
+FETCH_MANUALLY = "fetch a token by hand at https://entrez.enphaseenergy.com and give it as ENVOY_TOKEN"
 
 
 class EnlightenError(Exception):
@@ -115,7 +115,7 @@ class CloudUnreachable(EnlightenError):  # noqa: N818 - what happened
         self.retry_after_s = retry_after_s
 
 
-class AnswerNotUnderstood(CloudUnreachable):
+class ResponseNotUnderstood(CloudUnreachable):
     """An answer that nobody has seen yet; Enphase may have changed its log-in."""
 
 
@@ -171,13 +171,13 @@ class Enlighten:
         if answer.status in _NO_TOKEN:
             raise SerialRefused(
                 f"Enphase gives this account no token for gateway {serial} (status {answer.status:d}); is it the "
-                f"gateway's owner's, and the number right? Otherwise {BY_HAND}"
+                f"gateway's owner's, and the number right? Otherwise {FETCH_MANUALLY}"
             )
         _check_busy(answer, "token")
         _check_status(answer, "token")
         return _token_text(answer.body)
 
-    def _post(self, url: str, **request: Any) -> Answer:
+    def _post(self, url: str, **request: Any) -> Response:
         try:
             return exchange(self.session, "POST", url, deadline_s=DEADLINE_S, **request)
         except requests.exceptions.SSLError:
@@ -214,26 +214,25 @@ def _session_of(reply: dict[str, Any], status: int) -> SecretStr:
     if not asks_for_more and (status in _NO_SESSION or "invalid" in message):
         raise CredentialsRejected(_REJECTED)
     if asks_for_more or "isBlocked" in reply:
-        raise MfaRequired(f"Enphase asks for a second factor; {BY_HAND}")
+        raise MfaRequired(f"Enphase asks for a second factor; {FETCH_MANUALLY}")
     raise LoginNotUnderstood(
         f"Enphase answers the log-in with status {status:d} and without a session; it may have changed its log-in. "
-        f"Otherwise {BY_HAND}"
+        f"Otherwise {FETCH_MANUALLY}"
     )
 
 
-def _check_busy(answer: Answer, what: str) -> None:
-    told = answer.headers.get("Retry-After", "")
-    retry_after_s = float(told) if told.isdecimal() else 0.0
+def _check_busy(answer: Response, what: str) -> None:
+    retry_after_s = answer.retry_after_s or 0.0
     if answer.status in _TOO_OFTEN:
-        stay_away_s = min(DAY_S, max(SHORTEST_THROTTLE_S, retry_after_s))
+        stay_away_s = min(DAY_S, max(MIN_THROTTLE_S, retry_after_s))
         raise Throttled(f"Enphase says that we ask too often for a {what} (status {answer.status:d})", stay_away_s)
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise CloudUnreachable(f"Enphase's cloud answers the {what} with status {answer.status:d}", retry_after_s)
 
 
-def _check_status(answer: Answer, what: str) -> None:
+def _check_status(answer: Response, what: str) -> None:
     if answer.status != HTTPStatus.OK:
-        raise AnswerNotUnderstood(f"Enphase answers the {what} with status {answer.status:d}")
+        raise ResponseNotUnderstood(f"Enphase answers the {what} with status {answer.status:d}")
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def put_aside(path: Path, why: str) -> None:
+def quarantine(path: Path, why: str) -> None:
     """Move a file that cannot be used to a name beside it, for a person to look at."""
     aside = path.with_suffix(".unusable")
     if aside.exists():  # an earlier one, which is not deleted either

@@ -15,11 +15,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from services.token_broker.files import put_aside, write_private
+from services.token_broker.files import quarantine, write_private
 from shared.messages import TokenState
 
 DAY_S = 86_400.0
-MOST_REJECTED_A_DAY = 3
+MAX_REJECTED_PER_DAY = 3
 
 
 class _Kept(BaseModel):
@@ -73,9 +73,9 @@ class LoginRecord:
         self._look_at_clock(now)
         stay_away_until = self._past(self._kept.stay_away_until - DAY_S, now) + DAY_S
         tried_at = sorted(self._past(at, now) for at in self._lately(now))
-        if len(tried_at) < MOST_REJECTED_A_DAY:
+        if len(tried_at) < MAX_REJECTED_PER_DAY:
             return stay_away_until
-        return max(stay_away_until, tried_at[-MOST_REJECTED_A_DAY] + DAY_S)
+        return max(stay_away_until, tried_at[-MAX_REJECTED_PER_DAY] + DAY_S)
 
     @property
     def last_refusal(self) -> tuple[TokenState, str]:
@@ -141,7 +141,7 @@ class LoginRecord:
         except FileNotFoundError:
             return _Kept()
         except ValidationError:
-            put_aside(self.path, "it is no record of log-ins")
+            quarantine(self.path, "it is no record of log-ins")
             return _Kept()
 
     def _save(self) -> None:

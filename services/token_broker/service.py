@@ -17,7 +17,7 @@ from shared.topics import UnknownTopic
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 """A stop is noticed at least this soon."""
 
 TELL_EVERY_S = 3600.0
@@ -66,8 +66,8 @@ class TokenBroker:
                     self._publish(supply)
                 self._tell_days_left()
                 self._publish_metrics()
-                self._health.say(self._fault())
-                self._hear(LONGEST_WAIT_S)
+                self._health.report(self._fault())
+                self._hear(MAX_WAIT_S)
 
     def _fault(self) -> str | None:
         """Return what keeps us from our work."""
@@ -101,7 +101,7 @@ class TokenBroker:
 
     def _answer(self, serial: str, request: TokenRequest) -> None:
         now = self._clock()
-        supply = self._supply.asked_for(serial, now)
+        supply = self._supply.requested(serial, now)
         if supply is None:
             logger.warning("passed over a request for gateway %s: too many unknown ones were asked for", serial)
             return

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pydantic import SecretStr
 
 from services.token_broker.enlighten import (
-    BY_HAND,
     DAY_S,
-    AnswerNotUnderstood,
+    FETCH_MANUALLY,
     CloudUnreachable,
     Enlighten,
     EnlightenError,
     LoginRejected,
+    ResponseNotUnderstood,
     Throttled,
 )
 from services.token_broker.logins import LoginRecord
@@ -31,14 +31,14 @@ AFTER_REJECTION_S = DAY_S / 3
 JUST_FETCHED_S = 60.0
 """A token is not replaced sooner, whoever asks; meanwhile its log-in serves all others who do."""
 
-MOST_LEARNT = 20
+MAX_DISCOVERED = 20
 """Gateways that are supplied because somebody asked, and not because a setting names them."""
 
-NO_ACCOUNT = f"there is no account to fetch one with: set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD, or {BY_HAND}"
-REJECTED_BY_HAND = f"the gateway rejects the token given as ENVOY_TOKEN; {BY_HAND}"
+NO_ACCOUNT = f"there is no account to fetch one with: set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD, or {FETCH_MANUALLY}"
+MANUAL_REJECTED = f"the gateway rejects the token given as ENVOY_TOKEN; {FETCH_MANUALLY}"
 REJECTED = (
     "the gateway rejects a token fresh from Enphase; is its clock right, and is it the gateway that the token is for? "
-    f"Otherwise {BY_HAND}"
+    f"Otherwise {FETCH_MANUALLY}"
 )
 
 
@@ -50,7 +50,7 @@ class Supply:
     token: Token | None
     fetch_at: float
     """When to fetch the next one, epoch seconds."""
-    trouble: tuple[TokenState, str] | None = None
+    problem: tuple[TokenState, str] | None = None
     rejected_until: float = 0.0
     """Until when the gateway is taken to reject the token: nobody tells us when it accepts it again."""
 
@@ -60,16 +60,16 @@ class Supply:
         good = token is not None and token.expires_at > now
         state: TokenState
         if self.rejected_until > now:
-            state, message = "bad_credentials", REJECTED_BY_HAND if token and token.kind == "manual" else REJECTED
-        elif self.trouble is not None:
-            state, message = self.trouble
+            state, message = "bad_credentials", MANUAL_REJECTED if token and token.kind == "manual" else REJECTED
+        elif self.problem is not None:
+            state, message = self.problem
             if good and state == "cloud_unreachable":
                 state = "expiring"
         elif token is None:
             return None
         elif token.kind == "manual" and token.renew_at() <= now:
             left = f"good for {token.days_left(now):g} days more" if good else "expired"
-            state, message = "expiring", f"the token given as ENVOY_TOKEN is {left}; {BY_HAND}"
+            state, message = "expiring", f"the token given as ENVOY_TOKEN is {left}; {FETCH_MANUALLY}"
         else:
             state, message = "ok", f"{token.kind} token, good for {token.days_left(now):g} days"
         return TokenStatus(
@@ -89,7 +89,7 @@ class TokenSupply:
         logins: LoginRecord | None,
         cache: TokenCache,
         *,
-        by_hand: Token | None = None,
+        manual: Token | None = None,
         public_key: str | None = None,
     ) -> None:
         """Begin with nothing to supply but a token given by hand.
@@ -98,7 +98,7 @@ class TokenSupply:
             enlighten: the account, None if nobody told it.
             logins: the record of its log-ins.
             cache: where tokens are kept.
-            by_hand: a token from a person, which is never exchanged.
+            manual: a token from a person, which is never exchanged.
             public_key: Enphase's, to check signatures with.
         """
         self._enlighten = enlighten
@@ -110,8 +110,8 @@ class TokenSupply:
         self._logged_in_at = 0.0
         self._supplies: dict[str, Supply] = {}
         self.counters: Counter[str] = Counter(logins=0, logins_failed=0)
-        if by_hand is not None:
-            self._supplies[by_hand.serial] = Supply(by_hand.serial, by_hand, fetch_at=float("inf"))
+        if manual is not None:
+            self._supplies[manual.serial] = Supply(manual.serial, manual, fetch_at=float("inf"))
 
     @property
     def all(self) -> list[Supply]:
@@ -125,16 +125,16 @@ class TokenSupply:
             self._supplies[serial] = Supply(serial, token, fetch_at=_fetch_at(token) if token else now)
         return self._supplies[serial]
 
-    def asked_for(self, serial: str, now: float) -> Supply | None:
+    def requested(self, serial: str, now: float) -> Supply | None:
         """Return the supply of a gateway that somebody asks for; None where too many were asked for already."""
-        if serial not in self._supplies and len(self._supplies) >= MOST_LEARNT:
+        if serial not in self._supplies and len(self._supplies) >= MAX_DISCOVERED:
             return None
         return self.serve(serial, now)
 
     def rejected(self, supply: Supply, now: float) -> None:
         """Note that a gateway rejects its token: exchange it for another, once a day and not if it is new."""
         token = supply.token
-        if token is None or supply.trouble is not None or supply.fetch_at <= now:
+        if token is None or supply.problem is not None or supply.fetch_at <= now:
             return
         if token.kind != "manual" and 0 <= now - token.fetched_at < JUST_FETCHED_S:
             return
@@ -152,14 +152,14 @@ class TokenSupply:
     def fetch_due(self, now: float) -> list[Supply]:
         """Fetch what is due, with one log-in for all of it, and return the supplies that have changed."""
         for supply in self._supplies.values():
-            if supply.trouble is not None and supply.fetch_at > now + DAY_S:
+            if supply.problem is not None and supply.fetch_at > now + DAY_S:
                 supply.fetch_at = now + DAY_S  # the clock was ahead when it was postponed
         due = [supply for supply in self._supplies.values() if supply.fetch_at <= now]
         if not due:
             return []
         if self._enlighten is None or self._logins is None:
             for supply in due:
-                supply.trouble, supply.fetch_at = ("bad_credentials", NO_ACCOUNT), float("inf")
+                supply.problem, supply.fetch_at = ("bad_credentials", NO_ACCOUNT), float("inf")
             return due
         try:
             with self._logins.alone():
@@ -178,7 +178,7 @@ class TokenSupply:
         token = self._cache.load(supply.serial, now)
         if token is None or token == supply.token or _fetch_at(token) <= now:
             return False
-        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, _fetch_at(token), None, 0.0
+        supply.token, supply.fetch_at, supply.problem, supply.rejected_until = token, _fetch_at(token), None, 0.0
         return True
 
     def _exchange(self, enlighten: Enlighten, logins: LoginRecord, due: list[Supply], now: float) -> None:
@@ -207,20 +207,20 @@ class TokenSupply:
                     self._postpone(due[place:], again_at, error.state, str(error))
                     break
                 self._postpone([supply], again_at, error.state, str(error))
-        self._failures = self._failures + 1 if any(supply.trouble for supply in due) else 0
+        self._failures = self._failures + 1 if any(supply.problem for supply in due) else 0
 
     def _fetch(self, enlighten: Enlighten, session: SecretStr, supply: Supply, now: float) -> None:
         text = enlighten.token(session, supply.serial)
         try:
             token = Token.read(text, now=now, serial=supply.serial, public_key=self._public_key)
         except NotAToken as error:
-            raise AnswerNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
+            raise ResponseNotUnderstood(f"Enphase handed out something that is not the token: {error}") from None
         # Kept before it is published: whoever kills us in between costs no second exchange.
         try:
             self._cache.save(token)
         except OSError as error:
             logger.error("the token of gateway %s cannot be kept: %s", token.serial, error.strerror)  # noqa: TRY400 - no trace helps
-        supply.token, supply.fetch_at, supply.trouble, supply.rejected_until = token, _fetch_at(token), None, 0.0
+        supply.token, supply.fetch_at, supply.problem, supply.rejected_until = token, _fetch_at(token), None, 0.0
         logger.info("gateway %s: %s token, good for %g days", token.serial, token.kind, token.days_left(now))
 
     def _refused(self, logins: LoginRecord, due: list[Supply], error: EnlightenError, now: float) -> None:
@@ -237,8 +237,8 @@ class TokenSupply:
 
     def _postpone(self, due: list[Supply], until: float, state: TokenState, message: str) -> list[Supply]:
         for supply in due:
-            supply.fetch_at, supply.trouble = until, (state, f"{message}. Next attempt {utc(until)}")
-            logger.error("no token for gateway %s: %s", supply.serial, supply.trouble[1])
+            supply.fetch_at, supply.problem = until, (state, f"{message}. Next attempt {utc(until)}")
+            logger.error("no token for gateway %s: %s", supply.serial, supply.problem[1])
         return due
 
     def _delay_s(self, error: EnlightenError) -> float:
@@ -246,9 +246,9 @@ class TokenSupply:
         if error.stay_away_s:
             return error.stay_away_s
         if isinstance(error, CloudUnreachable):
-            longest_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(max(0, self._failures - 1), 16))
+            max_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(max(0, self._failures - 1), 16))
             told_s = min(LAST_RETRY_S, error.retry_after_s)
-            return max(told_s, random.uniform(longest_s / 2, longest_s))  # noqa: S311 - jitter, no secret
+            return max(told_s, random.uniform(max_s / 2, max_s))  # noqa: S311 - jitter, no secret
         return AFTER_REJECTION_S
 
 

@@ -12,13 +12,13 @@ from typing import Any, Self, TypeGuard
 import jwt
 from jwt.types import Options
 
-from services.token_broker.files import put_aside, write_private
+from services.token_broker.files import quarantine, write_private
 from shared.messages import TokenKind, TokenMessage
 from shared.topics import SERIAL_PATTERN
 
 DAY_S = 86_400
-LONGEST_MARGIN_S = 30 * DAY_S
-SHORTEST_MARGIN_S = 600
+MAX_MARGIN_S = 30 * DAY_S
+MIN_MARGIN_S = 600
 ONLY_SIGNATURE: Options = {
     "verify_signature": True,
     "verify_exp": False,
@@ -59,7 +59,7 @@ class Token:
         *,
         now: float,
         serial: str | None = None,
-        by_hand: bool = False,
+        manual: bool = False,
         public_key: str | None = None,
         fetched_at: float | None = None,
     ) -> Self:
@@ -69,7 +69,7 @@ class Token:
             text: what was handed out.
             now: epoch seconds.
             serial: the gateway it must be for; None takes any.
-            by_hand: it came from a person, who is also told of one that has expired.
+            manual: it came from a person, who is also told of one that has expired.
             public_key: Enphase's, as PEM, to check the signature with; without it only the gateway checks.
             fetched_at: epoch seconds; now if None. It stands in for a time of issue that the token does not tell.
 
@@ -89,15 +89,15 @@ class Token:
             raise NotAToken("it was not issued by Entrez")
         if not _is_time(expires_at) or not _is_time(issued_at):
             raise NotAToken("it does not say when it expires")
-        if expires_at <= now and not by_hand:
+        if expires_at <= now and not manual:
             raise Expired("it has expired, if the clock here is right")
-        kind: TokenKind = "manual" if by_hand else "installer" if claims.get("enphaseUser") == "installer" else "owner"
+        kind: TokenKind = "manual" if manual else "installer" if claims.get("enphaseUser") == "installer" else "owner"
         return cls(text, serial_told, kind, int(issued_at), int(expires_at), int(fetched_at))
 
     def renew_at(self) -> int:
         """Return when to fetch the next one: with a tenth of its life left, thirty days and ten minutes the bounds."""
         tenth_s = (self.expires_at - self.issued_at) // 10
-        return self.expires_at - max(SHORTEST_MARGIN_S, min(LONGEST_MARGIN_S, tenth_s))
+        return self.expires_at - max(MIN_MARGIN_S, min(MAX_MARGIN_S, tenth_s))
 
     def days_left(self, now: float) -> float:
         """Return for how many days it is still good, to a hundredth."""
@@ -163,9 +163,9 @@ class TokenCache:
         except (FileNotFoundError, Expired):
             return None
         except NotAToken as error:
-            put_aside(path, str(error))
+            quarantine(path, str(error))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            put_aside(path, "it cannot be read")
+            quarantine(path, "it cannot be read")
         return None
 
     def save(self, token: Token) -> None:

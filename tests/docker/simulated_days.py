@@ -65,7 +65,7 @@ class SimulatedDays:
         )
         self.house = House(self.roof, state)
         self.midnight = self.roof.midnight(self.roof.local_date(self.now))
-        self.trouble = Trouble(
+        self.problem = Trouble(
             (self.midnight + 9 * HOUR_S + 1800, self.midnight + 11 * HOUR_S + 1800), self.midnight + 12 * HOUR_S
         )
         self.inverters = fit_inverters(WHOLE, INVERTERS)
@@ -98,13 +98,13 @@ class SimulatedDays:
         yield from self._service_points()
 
     def _troubled(self, moment: Moment) -> Iterator[Point]:
-        trouble = self.trouble
-        if trouble.gap[0] < moment.time < trouble.gap[1]:
+        problem = self.problem
+        if problem.gap[0] < moment.time < problem.gap[1]:
             return
-        if moment.time >= trouble.rebooted_at:
-            since = self.counted(trouble.rebooted_at, moment.time)
+        if moment.time >= problem.rebooted_at:
+            since = self.counted(problem.rebooted_at, moment.time)
             moment = Moment(moment.time, moment.power, since, moment.today, moment.last_seven_days)
-        left_out = 0 <= moment.time - trouble.rebooted_at < BELIEVED_AFTER_S
+        left_out = 0 <= moment.time - problem.rebooted_at < BELIEVED_AFTER_S
         for reading in metered(moment):
             for point in _points(TROUBLED, reading):
                 if not (left_out and point.path.endswith("lifetime_wh")):
@@ -138,7 +138,7 @@ class SimulatedDays:
         """Yield six hours of what the services count, with an error now and then."""
         taken = 0
         for i, time in enumerate(range(self.now - 6 * HOUR_S, self.now + 1, SLOT_S)):
-            taken += 6 if self.trouble.gap[0] < time < self.trouble.gap[1] else 12
+            taken += 6 if self.problem.gap[0] < time < self.problem.gap[1] else 12
             yield from _metrics(
                 "poller",
                 time,
@@ -146,7 +146,7 @@ class SimulatedDays:
                 gateways_online=1,
                 readings_taken=taken,
                 readings_receipted=max(0, taken - 36),
-                readings_sent_again=i // 700,
+                readings_resent=i // 700,
                 requests_failed=i // 300,
                 journal_rows=36 + i % 7,
                 oldest_unreceipted_s=31.5 + i // 60 % 3,

@@ -105,18 +105,18 @@ def test_each_quarter_hour_has_its_own_energy(graphite: Graphite) -> None:
 
 def test_energy_is_right_across_a_gap_and_a_reboot(graphite: Graphite) -> None:
     """Two hours without readings cost nothing, and counters that began again cost what they counted unseen."""
-    days, trouble = graphite.days, graphite.days.trouble
+    days, problem = graphite.days, graphite.days.problem
     told = graphite.panel("Energy today", TROUBLED)
 
     day = truth(days, days.midnight, days.now)
-    unseen = truth(days, trouble.rebooted_at - 10, trouble.rebooted_at + 300)
+    unseen = truth(days, problem.rebooted_at - 10, problem.rebooted_at + 300)
     expected = {name: day[name] - unseen[name] for name in day}
     assert {name: sum(values.values()) for name, values in told.items()} == pytest.approx(expected, abs=2)
 
 
 def test_a_gap_is_filled_evenly_with_what_was_counted_in_it(graphite: Graphite) -> None:
     """The quarter-hours of a gap are equal, and are together what the counters gained."""
-    days, (begin, end) = graphite.days, graphite.days.trouble.gap
+    days, (begin, end) = graphite.days, graphite.days.problem.gap
     told = graphite.panel("Energy today", TROUBLED)["Production"]
 
     bars = [told[start] for start in range(begin + QUARTER_HOUR_S, end - QUARTER_HOUR_S, QUARTER_HOUR_S)]
@@ -223,7 +223,7 @@ def test_the_gap_of_a_gateway_is_told_in_minutes(graphite: Graphite) -> None:
 
 def test_the_age_of_the_newest_reading_grows_through_a_gap(graphite: Graphite) -> None:
     """It is that of the newest slot now, and was two hours at the gap's end."""
-    (begin, end) = graphite.days.trouble.gap
+    (begin, end) = graphite.days.problem.gap
     ages = graphite.panel("Age of the newest reading", TROUBLED)["Age"]
 
     assert ages[max(ages)] <= 20
@@ -238,5 +238,5 @@ def test_readings_per_minute_and_errors_are_what_was_counted(graphite: Graphite)
     assert {name: values[len(values) // 2] for name, values in rates.items()} == dict.fromkeys(
         ("taken", "delivered", "receipted"), 72
     )
-    assert set(errors) == {"poller.requests_failed", "poller.readings_sent_again"}
+    assert set(errors) == {"poller.requests_failed", "poller.readings_resent"}
     assert sum(errors["poller.requests_failed"].values()) == 7

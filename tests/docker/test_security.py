@@ -56,15 +56,14 @@ def writers(stack: Stack) -> Iterator[dict[str, Connection]]:
     """Yield a connection with each account."""
     with ExitStack() as until_the_end:
         yield {
-            account: until_the_end.enter_context(passer_by(stack.mqtt(account), subscribes=False))
-            for account in MAY_WRITE
+            account: until_the_end.enter_context(probe(stack.mqtt(account), subscribes=False)) for account in MAY_WRITE
         }
 
 
-def passer_by(settings: MqttSettings, *, subscribes: bool) -> Connection:
+def probe(settings: MqttSettings, *, subscribes: bool) -> Connection:
     """Return a connection that leaves no trace, subscribed to everything or to nothing."""
     subscriptions = [Subscription("#")] if subscribes else []
-    return Connection(settings, stop=threading.Event(), subscriptions=subscriptions, lasting=False)
+    return Connection(settings, stop=threading.Event(), subscriptions=subscriptions, persistent_session=False)
 
 
 def mark(topic: str) -> bytes:
@@ -100,7 +99,7 @@ def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], 
 @pytest.mark.parametrize("account", MAY_READ)
 def test_an_account_hears_its_topics_and_no_others(stack: Stack, writers: dict[str, Connection], account: str) -> None:
     """It subscribes to everything, and of what is published it gets what it may read."""
-    with passer_by(stack.mqtt(account), subscribes=True) as reader:
+    with probe(stack.mqtt(account), subscribes=True) as reader:
         heard_by(reader, set())
         for topic in TOPICS:
             assert writers[WRITER[topic]].publish(topic, mark(topic)).result(10).accepted
@@ -113,7 +112,7 @@ def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
 
     def retained(account: str) -> set[str]:
         topics = set()
-        with passer_by(stack.mqtt(account), subscribes=True) as reader:
+        with probe(stack.mqtt(account), subscribes=True) as reader:
             while isinstance(message := reader.receive(2.0), Message | Connected):
                 if isinstance(message, Message):
                     reader.acknowledge(message)

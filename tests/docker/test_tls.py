@@ -19,7 +19,10 @@ def test_with_tls_switched_on_the_readings_flow_encrypted(stack: Stack, settings
     encrypted = stack.mqtt("viewer").model_copy(update={"port": port, "tls": True, "ca_file": authority})
 
     with Connection(
-        encrypted, stop=threading.Event(), subscriptions=[Subscription("enphase/+/readings/grid")], lasting=False
+        encrypted,
+        stop=threading.Event(),
+        subscriptions=[Subscription("enphase/+/readings/grid")],
+        persistent_session=False,
     ) as viewer:
         fresh = wait_until(
             lambda: isinstance(message := viewer.receive(0.1), Message) and not message.retained and message.topic,

@@ -18,9 +18,9 @@ from tests.faults.house import LATENESS_S, House, pause, standing_house
 from tests.programs import Program
 
 REPORT_EVERY_S = 30.0
-LONGEST_HOLD_S = 8.0
-LONGEST_AWAY_S = 4.0
-LONGEST_PEACE_S = 3.0
+MAX_HOLD_S = 8.0
+MAX_AWAY_S = 4.0
+MAX_PEACE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Outcome:
     lost: int = 0
     spoilt: int = 0
     sent_again: float = 0.0
-    longest_recovery_s: float = 0.0
+    max_recovery_s: float = 0.0
     hurt: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -45,7 +45,7 @@ class Outcome:
         hurt = ", ".join(f"{name} {count}" for name, count in sorted(self.hurt.items()))
         return (
             f"| {self.seed} | {self.readings} | {self.lost} | {self.spoilt} | {self.sent_again:.0f} | "
-            f"{self.longest_recovery_s:.1f} s | {hurt} |"
+            f"{self.max_recovery_s:.1f} s | {hurt} |"
         )
 
 
@@ -62,12 +62,12 @@ def hurt_one(house: House, chance: random.Random, outcome: Outcome) -> None:
     outcome.hurt[name] = outcome.hurt.get(name, 0) + 1
     how = chance.choice(["kill", "kill", "stop", "hold"])
     if how == "hold":
-        hold(victim, chance.uniform(0, LONGEST_HOLD_S))
+        hold(victim, chance.uniform(0, MAX_HOLD_S))
         return
     if victim is house.poller:
         house.poller_ended_at.append(time.time())
     victim.kill() if how == "kill" else victim.stop()
-    pause(chance.uniform(0, LONGEST_AWAY_S))
+    pause(chance.uniform(0, MAX_AWAY_S))
     victim.start()
 
 
@@ -88,8 +88,8 @@ def run(seed: int, minutes: float, state: Path) -> Outcome:
             hurt_at, stored_before = time.monotonic(), max(house.stored(), default=0)
             while max(house.stored(), default=0) <= stored_before and time.monotonic() < hurt_at + LATENESS_S:
                 pause(0.1)
-            outcome.longest_recovery_s = max(outcome.longest_recovery_s, time.monotonic() - hurt_at)
-            pause(chance.uniform(0, LONGEST_PEACE_S))
+            outcome.max_recovery_s = max(outcome.max_recovery_s, time.monotonic() - hurt_at)
+            pause(chance.uniform(0, MAX_PEACE_S))
             if time.monotonic() >= report_at:
                 report_at = time.monotonic() + REPORT_EVERY_S
                 left_s = max(0.0, ends_at - time.monotonic())

@@ -21,7 +21,7 @@ import whisper
 
 from deploy.local.broker import find_mosquitto, mosquitto_configuration
 from services.simulator.simulator import Simulator
-from shared.health import health_finding
+from shared.health import check_health
 from tests.conftest import Server
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, simulator, wait_until
@@ -164,7 +164,7 @@ class House:
 
     def unwell(self, service: str) -> str:
         """Return what a service says that ails it, nothing if it says that it is well."""
-        finding = health_finding(self.state / service / "health", time.time())
+        finding = check_health(self.state / service / "health", time.time())
         return "" if finding.ok else finding.text
 
     def metric(self, name: str, service: str = "poller") -> float:
@@ -177,7 +177,7 @@ class House:
 
     @property
     def _metrics_file(self) -> Path:
-        return self.state / "graphite/whisper/enphase/services/poller/metrics/readings_sent_again.wsp"
+        return self.state / "graphite/whisper/enphase/services/poller/metrics/readings_resent.wsp"
 
     @property
     def _file(self) -> Path:

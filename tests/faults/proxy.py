@@ -29,7 +29,7 @@ class Proxy:
         self._resets = 0
         self._limit: int | None = None
         self._bytes_per_s: float | None = None
-        self._longest_idle_s: float | None = None
+        self._max_idle_s: float | None = None
         self._rubbish: bytes | None = None
         self._deafened = 0
         self._is_silent = False
@@ -56,7 +56,7 @@ class Proxy:
 
     def close_idle_after(self, seconds: float | None) -> None:
         """Close connections on which nothing was said for so long, as go-carbon does; None closes none."""
-        self._longest_idle_s = seconds
+        self._max_idle_s = seconds
 
     def answer_with(self, rubbish: bytes) -> None:
         """Answer each new connection's first words with this, and close it."""
@@ -98,7 +98,7 @@ class Proxy:
             open_ends = [client, target]
             carried, spoke_at = 0, time.monotonic()
             while open_ends:
-                if self._longest_idle_s is not None and time.monotonic() - spoke_at > self._longest_idle_s:
+                if self._max_idle_s is not None and time.monotonic() - spoke_at > self._max_idle_s:
                     self.cuts += 1
                     return
                 if resets != self._resets or (self._limit is not None and carried > self._limit):

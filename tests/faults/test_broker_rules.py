@@ -69,7 +69,7 @@ def test_b8_a_good_database_is_left_alone(broker: Server, tmp_path: Path) -> Non
 
     assert not [*(tmp_path / "broker").glob("*.unreadable-*")]
     kept = [Subscription("enphase/kept")]
-    with Connection(settings, stop=threading.Event(), subscriptions=kept, lasting=False) as connection:
+    with Connection(settings, stop=threading.Event(), subscriptions=kept, persistent_session=False) as connection:
         wait_until(lambda: getattr(connection.receive(0.1), "payload", b"") == b"1", "it comes, retained")
 
 
@@ -94,7 +94,7 @@ def test_b10_a_broker_that_does_not_let_us_publish(tmp_path: Path) -> None:
         house.poll_on(12)
         assert house.poller.output.count("the broker refuses what we publish") == 1
         assert "check its access rules" in house.poller.output
-        assert house.metric("readings_sent_again") < 100
+        assert house.metric("readings_resent") < 100
         rules.write_text(EVERYTHING)
         house.broker.process.send_signal(signal.SIGHUP)
 

@@ -15,7 +15,7 @@ import pytest
 
 import services.carbon_sink.carbon
 from services.carbon_sink.carbon import Carbon
-from shared.health import health_finding
+from shared.health import check_health
 from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
@@ -138,7 +138,7 @@ def test_c3_carbon_that_reads_no_more_is_not_believed(
     try:
         roof.publish(COUNT)
         wait_until(lambda: "timed out" in sink.output, "the sink gives up on the proof")
-        told = health_finding(tmp_path / "carbon_sink" / "health", time.time())
+        told = check_health(tmp_path / "carbon_sink" / "health", time.time())
         assert not told.ok
         assert "readings wait at the broker" in told.text
     finally:
@@ -202,12 +202,12 @@ def test_c5_the_held_connection_is_renewed_before_it_is_idle_for_long(
         store = Carbon([(HOST, proxy.port)])
         store.write([])
         for _look in range(40):
-            assert store.unbroken()
+            assert store.uninterrupted()
             pause(0.1)
 
         carbon.kill()
 
-        wait_until(lambda: not store.unbroken(), "its end is noticed")
+        wait_until(lambda: not store.uninterrupted(), "its end is noticed")
 
 
 def test_c6_a_connection_reset_in_the_middle_of_a_batch(

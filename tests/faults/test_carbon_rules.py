@@ -73,5 +73,5 @@ def publish(house: House, power_w: float) -> None:
     """Publish a reading of a gateway that was never heard of before."""
     reading = Production(timestamp=int(time.time()), power_w=power_w, source="meter")
     settings = MqttSettings(host=HOST, port=house.broker.port)
-    with Connection(settings, stop=threading.Event(), lasting=False) as connection:
+    with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:
         connection.publish(connection.topics.history("newcomer", reading.kind), reading.to_json()).result(30)

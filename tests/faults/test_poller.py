@@ -41,7 +41,7 @@ def test_p3_the_journals_disk_is_full(tmp_path: Path) -> None:
         house.sink.start()
 
         house.everything_arrives()
-        wait_until(lambda: house.metric("readings_unjournalled") > 0, "it is counted")
+        wait_until(lambda: house.metric("readings_not_journaled") > 0, "it is counted")
         filler.unlink()
         house.everything_arrives()
         wait_until(lambda: house.metric("journal_rows") < 60, "the journal drains", 40)
@@ -114,7 +114,7 @@ def test_p5_the_sinks_clock_is_wrong_at_first(tmp_path: Path) -> None:
 def test_p6_a_long_outage_leaves_a_large_journal(tmp_path: Path) -> None:
     """All of it drains at hundreds a second, and fresh readings never wait for it."""
     begin = int(time.time()) - BACKLOG - 100
-    with Journal(tmp_path / "poller" / "journal.sqlite", keep_days=7, most_mb=256) as journal:
+    with Journal(tmp_path / "poller" / "journal.sqlite", keep_days=7, max_mb=256) as journal:
         for start in range(0, BACKLOG, 1000):
             rows = [
                 Production(timestamp=begin + number, power_w=float(number), source="meter")

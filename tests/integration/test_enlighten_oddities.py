@@ -23,7 +23,6 @@ from services.simulator.simulator import Simulator
 from services.token_broker import enlighten as enlighten_module
 from services.token_broker.enlighten import (
     AccountBlocked,
-    AnswerNotUnderstood,
     CloudUnreachable,
     CredentialsRejected,
     Enlighten,
@@ -31,6 +30,7 @@ from services.token_broker.enlighten import (
     LoginNotUnderstood,
     LoginRejected,
     MfaRequired,
+    ResponseNotUnderstood,
     SerialRefused,
     Throttled,
     TooManySessions,
@@ -183,8 +183,8 @@ def drip(head: bytes) -> Callable[[socket.socket], None]:
         (answer("200 OK", "[" * 100_000), CloudUnreachable, "page"),
         (answer("503 Service Unavailable", PAGE), CloudUnreachable, "status 503"),
         (answer("500 Internal Server Error", {"message": "Invalid"}), CloudUnreachable, "status 500"),
-        (answer("403 Forbidden", PAGE), AnswerNotUnderstood, "status 403"),
-        (answer("302 Found", "", "Location: http://127.0.0.1:1/login"), AnswerNotUnderstood, "status 302"),
+        (answer("403 Forbidden", PAGE), ResponseNotUnderstood, "status 403"),
+        (answer("302 Found", "", "Location: http://127.0.0.1:1/login"), ResponseNotUnderstood, "status 302"),
         (b"", CloudUnreachable, "cannot be reached"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", CloudUnreachable, "cannot be reached"),
         (SESSION[:-9], CloudUnreachable, "cannot be reached"),
@@ -216,7 +216,7 @@ def test_a_log_in_that_gives_no_session_is_named(
         (answer("406 Not Acceptable"), Throttled),
         (answer("429 Too Many Requests"), Throttled),
         (answer("200 OK", PAGE), CloudUnreachable),
-        (answer("302 Found", "", "Location: /login"), AnswerNotUnderstood),
+        (answer("302 Found", "", "Location: /login"), ResponseNotUnderstood),
         (answer("502 Bad Gateway", PAGE), CloudUnreachable),
     ],
 )
@@ -346,7 +346,7 @@ def test_a_redirect_takes_no_password_elsewhere(odd: OddEnlighten) -> None:
     """Neither the log-in nor the session follows it."""
     odd.replies["/login"] = answer("307 Temporary Redirect", "", "Location: /elsewhere")
 
-    with pytest.raises(AnswerNotUnderstood):
+    with pytest.raises(ResponseNotUnderstood):
         odd.account.log_in()
 
     assert odd.count("/elsewhere") == 0
@@ -385,7 +385,7 @@ def test_an_answer_that_may_be_a_rejection_is_met_three_times_a_day(
         supply.fetch_due(now)
 
     assert odd.count("/login") == 3
-    assert "Next attempt" in (gateway.trouble or ("", ""))[1]
+    assert "Next attempt" in (gateway.problem or ("", ""))[1]
 
 
 @pytest.mark.parametrize(("told", "expected_s"), [("120", 120), ("999999", HOUR_S), ("soon", 0)])
@@ -431,7 +431,7 @@ def test_pollers_that_ask_one_after_the_other_cost_one_log_in(odd: OddEnlighten,
     for number in range(15):
         serial = f"1220{number:08d}"
         odd.replies["/tokens"] = answer("200 OK", token(start, aud=serial))
-        supply.asked_for(serial, start + number)
+        supply.requested(serial, start + number)
         supply.fetch_due(start + number)
 
     assert all(gateway.token is not None for gateway in supply.all)
@@ -451,7 +451,7 @@ def test_a_cloud_that_gives_one_gateway_no_token_now_is_not_asked_for_the_others
     assert len(supply.fetch_due(0)) == 5
 
     assert odd.count("/tokens") == 1
-    assert all(gateway.trouble and gateway.fetch_at > 0 for gateway in supply.all)
+    assert all(gateway.problem and gateway.fetch_at > 0 for gateway in supply.all)
 
 
 def test_a_throttled_account_is_left_alone_whoever_asks_next(odd: OddEnlighten, tmp_path: Path) -> None:
@@ -462,8 +462,8 @@ def test_a_throttled_account_is_left_alone_whoever_asks_next(odd: OddEnlighten, 
         supply = odd.supply(tmp_path)
         gateway = supply.serve(f"1220{minute:08d}", start + minute * 60)
         supply.fetch_due(start + minute * 60)
-        assert gateway.trouble is not None
-        assert gateway.trouble[0] == "locked_out"
+        assert gateway.problem is not None
+        assert gateway.problem[0] == "locked_out"
 
     assert (odd.count("/login"), odd.count("/tokens")) == (1, 1)
 
@@ -510,8 +510,8 @@ def test_a_log_in_that_cannot_be_counted_is_not_tried(odd: OddEnlighten, tmp_pat
     supply.fetch_due(0)
 
     assert odd.heard == []
-    assert gateway.trouble is not None
-    assert "STATE_DIR" in gateway.trouble[1]
+    assert gateway.problem is not None
+    assert "STATE_DIR" in gateway.problem[1]
 
 
 def test_errors_are_rejections_or_not_as_the_pace_demands() -> None:

@@ -83,12 +83,12 @@ def test_a_service_that_has_no_room_to_say_how_it_is_goes_on(tmp_path: Path) -> 
     with small_disk(tmp_path / "poller", 100) as filler:
         health = Health(tmp_path / "poller" / "health")
         fill(filler)
-        health.say("not connected to the MQTT broker")
+        health.report("not connected to the MQTT broker")
 
         code, words = health_of("poller", tmp_path)
         assert code == 1
         assert "does it run?" in words
 
         filler.unlink()
-        health.say("no gateway answers")
+        health.report("no gateway answers")
         assert health_of("poller", tmp_path)[1].endswith("no gateway answers\n")

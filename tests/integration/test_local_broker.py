@@ -110,7 +110,7 @@ def test_retained_message_reaches_who_subscribes_later(connect: Callable[[str], 
 
 
 def test_reading_of_a_large_roof_passes(connect: Callable[[str], Client]) -> None:
-    """Two hundred kilobytes are no trouble; iotcore's own limit would be 20."""
+    """Two hundred kilobytes are no problem; iotcore's own limit would be 20."""
     payload = b"x" * 200_000
     assert len(payload) < IOTCORE_PAYLOAD_LIMIT
     client = connect("roof")

@@ -38,7 +38,9 @@ def stop() -> threading.Event:
 @pytest.fixture
 def watcher(mqtt: Settings, stop: threading.Event) -> Iterator[Connection]:
     """Yield a passer-by that hears everything."""
-    with Connection(mqtt("watcher"), stop=stop, subscriptions=[Subscription("#")], lasting=False) as connection:
+    with Connection(
+        mqtt("watcher"), stop=stop, subscriptions=[Subscription("#")], persistent_session=False
+    ) as connection:
         assert connection.wait_until_connected(10)
         yield connection
 
@@ -140,7 +142,9 @@ def test_publishing_to_nobody_is_told_from_reaching_somebody(mqtt: Settings, sto
     """The broker's reason code says whether a subscriber was there."""
     with Connection(mqtt("poller"), stop=stop) as connection:
         unheard = connection.publish("enphase/unheard", b"x").result(10)
-        with Connection(mqtt("ear"), stop=stop, subscriptions=[Subscription("enphase/heard")], lasting=False) as ear:
+        with Connection(
+            mqtt("ear"), stop=stop, subscriptions=[Subscription("enphase/heard")], persistent_session=False
+        ) as ear:
             assert ear.wait_until_connected(10)
             wait_until(lambda: connection.publish("enphase/heard", b"x").result(10).reached_a_subscriber, "heard")
 

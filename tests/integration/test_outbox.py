@@ -88,7 +88,7 @@ def outbox(mqtt: Settings, tmp_path: Path) -> Running:
         stop = threading.Event()
         filters = subscriptions(Topics("enphase"), told)
         with Connection(broker, stop=stop, subscriptions=filters) as connection:
-            journal = Journal(tmp_path / "journal.sqlite", keep_days=told.keep_days, most_mb=told.max_mb)
+            journal = Journal(tmp_path / "journal.sqlite", keep_days=told.keep_days, max_mb=told.max_mb)
             outbox = Outbox(connection, journal, told)
             threads = [
                 threading.Thread(target=outbox.run, args=(stop,)),
@@ -110,19 +110,19 @@ def _hand_on(connection: Connection, outbox: Outbox, stop: threading.Event) -> N
     while not stop.is_set():
         if isinstance(message := connection.receive(0.05), Message):
             connection.acknowledge(message)
-            outbox.hear(message)
+            outbox.handle(message)
 
 
 def kept(tmp_path: Path) -> int:
     """Return how many rows the journal of an ended process holds."""
-    with Journal(tmp_path / "journal.sqlite", keep_days=7, most_mb=10) as journal:
+    with Journal(tmp_path / "journal.sqlite", keep_days=7, max_mb=10) as journal:
         return journal.depth()
 
 
 def take(outbox: Outbox, *readings: Reading) -> None:
     """Hand readings in, a poll each."""
     for reading in readings:
-        outbox.take(SERIAL, [reading])
+        outbox.add(SERIAL, [reading])
 
 
 def test_a_reading_is_published_and_stays_in_the_journal_until_its_receipt(
@@ -207,7 +207,7 @@ def test_a_receipt_for_another_journal_or_none_removes_nothing(
     outbox: Running, sink: Sink, mqtt: Settings, tmp_path: Path
 ) -> None:
     """Only our own rows go, and rubbish on the topic does no harm."""
-    with outbox() as box, Connection(mqtt("vandal"), stop=threading.Event(), lasting=False) as vandal:
+    with outbox() as box, Connection(mqtt("vandal"), stop=threading.Event(), persistent_session=False) as vandal:
         take(box, production(1))
         wait_until(lambda: sink.values("readings") == [1], "it is heard")
         other = Receipt(journal="another", sequences=((1, 100),)).to_json()
@@ -260,7 +260,7 @@ def test_a_reading_over_which_the_connection_breaks_holds_up_no_other(
     outbox: Running, broker: Server, sink: Sink, tmp_path: Path
 ) -> None:
     """It is found by publishing one at a time, and waits; the connection does not break again and again."""
-    with Journal(tmp_path / "journal.sqlite", keep_days=7, most_mb=10) as journal:
+    with Journal(tmp_path / "journal.sqlite", keep_days=7, max_mb=10) as journal:
         journal.add(SERIAL, [production(number) for number in range(6)], time.time())
     with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database, database:
         enlarged = "UPDATE readings SET payload = CAST(payload || ? AS BLOB) WHERE sequence = 1"
@@ -286,7 +286,7 @@ def test_while_nothing_is_receipted_one_reading_at_a_time_is_sent_again(
         take(box, *(production(number) for number in range(50)))
         wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are heard")
 
-        wait_until(lambda: box.counters["readings_sent_again"] >= 3, "three looks")
+        wait_until(lambda: box.counters["readings_resent"] >= 3, "three looks")
 
         assert len(sink.listen()) < 60
         sink.receipt_all()
@@ -303,11 +303,11 @@ def test_a_receipt_for_a_later_reading_tells_that_the_earlier_ones_were_lost(
         wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 30, "all are heard")
         take(box, production(30))
         wait_until(lambda: 30 in sink.values("readings"), "the newest is heard")
-        assert box.counters["readings_sent_again"] == 0
+        assert box.counters["readings_resent"] == 0
         sink.heard = [message for message in sink.heard if b'"power_w":30.0' in message.payload]
         sink.receipt_all()
 
         wait_until(lambda: len(sink.values("history")) == 30, "the others come again")
 
         assert sorted(sink.values("history")) == list(range(30))
-        assert box.counters["readings_sent_again"] == 30
+        assert box.counters["readings_resent"] == 30

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from services.poller.answers import METER_DETAILS
 from services.poller.certificates import PinStore
-from services.poller.envoy import BadAnswer, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
+from services.poller.envoy import BadResponse, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
 from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
 from shared.http import BoundedAdapter, ExchangeFailed, exchange
@@ -59,7 +59,7 @@ def ear(broker: Server) -> Iterator[Ear]:
     """Yield somebody who hears everything."""
     settings = MqttSettings(host=HOST, port=broker.port, client_id="ear")
     everything = [Subscription("enphase/#")]
-    with Connection(settings, stop=threading.Event(), subscriptions=everything, lasting=False) as connection:
+    with Connection(settings, stop=threading.Event(), subscriptions=everything, persistent_session=False) as connection:
         assert connection.wait_until_connected(10)
         yield Ear(connection)
 
@@ -230,7 +230,7 @@ def test_a_session_that_is_over_costs_a_question_and_no_token(tmp_path: Path) ->
     with ThreadingHTTPServer((HOST, 0), Gateway) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         envoy = Envoy(EnvoySettings(host=f"http://{HOST}:{server.server_port}"), PinStore(tmp_path))
-        with pytest.raises(BadAnswer):
+        with pytest.raises(BadResponse):
             envoy.find()
         envoy.show_token(SecretStr("token"))
         for _ in range(3):

@@ -59,7 +59,7 @@ def kinds(*meters: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(f"meter/{meter}{phase}" for meter, phases in meters for phase in phases)
 
 
-BY_HAND = {
+FETCH_MANUALLY = {
     "3.9.36": Expected(("gateway", 1271, 6012540), inverters=12),
     "4.10.35": Expected(
         ("meter", 166.489, 26785327.449),
@@ -128,13 +128,13 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", FETCH_MANUALLY)
 def test_a_recorded_gateway_is_read_as_it_was_read_by_hand(name: str, tmp_path: Path) -> None:
     """Each number printed is the one that a person finds in the recording."""
     folder = RECORDINGS / name
     if not folder.is_dir():
         pytest.skip(f"needs the recordings of real gateways: ENVOY_RECORDINGS={RECORDINGS} has no {name}")
-    expected = BY_HAND[name]
+    expected = FETCH_MANUALLY[name]
     with simulator(tmp_path, recording=folder) as recorded:
         ended = once(tmp_path, recorded.envoy_url, ENVOY_TOKEN=recorded.token())
 

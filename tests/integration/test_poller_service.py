@@ -67,7 +67,7 @@ class House:
 def house(mqtt: Settings, roof: Simulator) -> Iterator[House]:
     """Yield somebody in the house."""
     with Connection(
-        mqtt("house"), stop=threading.Event(), subscriptions=[Subscription("enphase/#")], lasting=False
+        mqtt("house"), stop=threading.Event(), subscriptions=[Subscription("enphase/#")], persistent_session=False
     ) as connection:
         assert connection.wait_until_connected(10)
         yield House(connection, roof)

@@ -317,8 +317,8 @@ def test_a_token_by_hand_no_longer_served_is_cleared_too(
     """When ENVOY_TOKEN goes and another gateway is named, the old token does not stay on the broker for its year."""
     log = tmp_path / "token_broker.log"
     environment = {"MQTT_PORT": str(broker.port), "STATE_DIR": str(tmp_path)}
-    by_hand = environment | {"ENVOY_TOKEN": roof.token()}
-    with Program.python("services.token_broker", log=log, environment=by_hand):
+    manual = environment | {"ENVOY_TOKEN": roof.token()}
+    with Program.python("services.token_broker", log=log, environment=manual):
         assert listener.hear("token").payload
     listener.heard.clear()
 
@@ -406,7 +406,10 @@ def test_the_metrics_tell_of_tokens_and_log_ins(
 ) -> None:
     """One gateway with a token for a year and one that Enphase has none for: the worse one counts."""
     metrics = Subscription("enphase/services/token-broker/metrics")
-    with token_broker, Connection(mqtt("home"), stop=threading.Event(), subscriptions=[metrics], lasting=False) as home:
+    with (
+        token_broker,
+        Connection(mqtt("home"), stop=threading.Event(), subscriptions=[metrics], persistent_session=False) as home,
+    ):
 
         def told() -> dict[str, float]:
             if not isinstance(message := home.receive(0.05), Message):
@@ -428,7 +431,7 @@ def test_a_message_that_is_no_request_is_passed_over(
     token_broker: Program, listener: Listener, mqtt: Settings, roof: Simulator
 ) -> None:
     """Rubbish on the request topic is told and does no harm; the next request is answered."""
-    with token_broker, Connection(mqtt("vandal"), stop=threading.Event(), lasting=False) as vandal:
+    with token_broker, Connection(mqtt("vandal"), stop=threading.Event(), persistent_session=False) as vandal:
         wait_until(lambda: "connected" in token_broker.output, "connected")
         for rubbish in (b"", b"{", b'{"reason": "because"}', b"[" * 100_000):
             vandal.publish(f"enphase/{roof.serial}/token/request", rubbish).result(10)
@@ -453,7 +456,7 @@ def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_
 
         def user(name: str) -> Connection:
             settings = MqttSettings(host=HOST, port=port, username=name, password=SecretStr(name[0]), client_id=name)
-            return Connection(settings, stop=stop, subscriptions=[Subscription("enphase/#")], lasting=False)
+            return Connection(settings, stop=stop, subscriptions=[Subscription("enphase/#")], persistent_session=False)
 
         with (
             Program.python("services.token_broker", log=log, environment=environment),
@@ -524,7 +527,7 @@ def acl_broker(state: Path, port: int, rules: str = ACL) -> Program:
 
 
 def test_no_secret_is_in_any_log_status_or_crash(broker: Server, roof: Simulator, tmp_path: Path) -> None:
-    """E-mail, password, session, tokens and their claims are nowhere, at DEBUG, through every trouble there is."""
+    """E-mail, password, session, tokens and their claims are nowhere, at DEBUG, through every problem there is."""
     log = tmp_path / "token_broker.log"
     environment = account(
         roof,

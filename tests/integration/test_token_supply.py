@@ -294,7 +294,7 @@ def test_a_rejected_token_does_not_end_a_wait_for_the_cloud(owner: Owner) -> Non
 
 def test_one_log_in_serves_several_gateways_and_one_refused_spoils_none(owner: Owner) -> None:
     """A gateway that is not the account's is told so, once a day; the others have their tokens."""
-    stranger = owner.supply.asked_for("999999999999", owner.now)
+    stranger = owner.supply.requested("999999999999", owner.now)
     assert stranger is not None
 
     owner.pass_time(DAY_S - HOUR_S)
@@ -308,7 +308,7 @@ def test_one_log_in_serves_several_gateways_and_one_refused_spoils_none(owner: O
 
 def test_strangers_asking_for_ever_more_gateways_are_not_served(owner: Owner) -> None:
     """Twenty are learnt; then a request is passed over."""
-    answers = [owner.supply.asked_for(f"{number:012d}", owner.now) for number in range(30)]
+    answers = [owner.supply.requested(f"{number:012d}", owner.now) for number in range(30)]
 
     assert sum(answer is not None for answer in answers) == 19
 
@@ -365,13 +365,13 @@ def test_a_token_by_hand_near_or_past_its_end_says_how_to_get_another(
 ) -> None:
     """It is watched, and never exchanged."""
     text = owner.roof.token(lifetime_s=2 * DAY_S)
-    by_hand = Token.read(text, now=owner.now, by_hand=True)
-    now = by_hand.expires_at - left_s
-    supply = TokenSupply(None, None, TokenCache(tmp_path), by_hand=by_hand)
+    manual = Token.read(text, now=owner.now, manual=True)
+    now = manual.expires_at - left_s
+    supply = TokenSupply(None, None, TokenCache(tmp_path), manual=manual)
 
     assert supply.fetch_due(now) == []
     (gateway,) = supply.all
-    status = gateway.status(by_hand.expires_at - left_s // 10 if left_s > 0 else now)
+    status = gateway.status(manual.expires_at - left_s // 10 if left_s > 0 else now)
     assert status is not None
     assert status.state == "expiring"
     assert "fetch a token by hand" in status.message

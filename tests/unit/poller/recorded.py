@@ -10,7 +10,7 @@ from services.simulator.answer import Request
 from services.simulator.envoy_answers import envoy_answer
 from services.simulator.recording import read_recording
 from services.simulator.simulator import Simulator
-from shared.http import Answer
+from shared.http import Response
 
 PATHS = (
     "/info",
@@ -36,7 +36,7 @@ class RememberedEnvoy(Envoy):
         self.answers = dict(answers)
         self.asked: list[str] = []
 
-    def _get(self, path: str, deadline_s: float) -> Answer:  # noqa: ARG002 - memory is in time
+    def _get(self, path: str, deadline_s: float) -> Response:  # noqa: ARG002 - memory is in time
         self.asked.append(path)
         status, body = self.answers.get(path, (404, b""))
         if status in (401, 403):
@@ -45,7 +45,7 @@ class RememberedEnvoy(Envoy):
             raise GatewayUnavailable(f"{path}: the gateway answers 503", retry_after_s=30)
         if status != 200:
             raise EndpointMissing(f"{path}: the gateway answers {status}")
-        return Answer(status, {}, body)
+        return Response(status, {}, body)
 
 
 def recorded_answers(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -2,7 +2,7 @@ import pytest
 
 from services.poller import answers as shapes
 from services.poller.answers import Answers
-from services.poller.envoy import BadAnswer, Identity, read_identity
+from services.poller.envoy import BadResponse, Identity, read_identity
 from services.poller.schedule import seconds_to_slot
 from services.poller.sources import info_of, production_source, readings_of
 from shared.readings import Consumption, Grid, Inverter, Meter, MeterPhase, Production, Reading
@@ -179,7 +179,7 @@ ENTITIES = '<!DOCTYPE x [<!ENTITY a "1">]><envoy_info><device><sn>&a;</sn><softw
 )
 def test_an_info_that_is_not_an_envoys_is_refused(body: bytes) -> None:
     """Whoever answers there, it is not taken for a gateway."""
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadResponse):
         read_identity(body)
 
 

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
     """Yield an open journal."""
-    with Journal(path, keep_days=7, most_mb=1) as journal:
+    with Journal(path, keep_days=7, max_mb=1) as journal:
         yield journal
 
 
@@ -49,11 +49,11 @@ def test_rows_stay_until_their_receipt_and_come_back_as_they_were(journal: Journ
 
 def test_a_reopened_journal_has_its_name_its_rows_and_new_numbers(path: Path) -> None:
     """A restart goes on where it was; a number is never used for two readings."""
-    with Journal(path, keep_days=7, most_mb=1) as first:
+    with Journal(path, keep_days=7, max_mb=1) as first:
         name, (one, two) = first.name, first.add(SERIAL, [production(NOW), production(NOW + 10)], NOW)
         first.remove([(two, two)])
 
-    with Journal(path, keep_days=7, most_mb=1) as second:
+    with Journal(path, keep_days=7, max_mb=1) as second:
         assert second.name == name
         assert second.sequences() == [one]
         assert second.add(SERIAL, [production(NOW + 20)], NOW) == [two + 1]
@@ -63,7 +63,7 @@ def test_two_journals_never_have_the_same_name(tmp_path: Path) -> None:
     """A receipt for an earlier journal is none for this one."""
     names = set()
     for number in range(5):
-        with Journal(tmp_path / f"{number}.sqlite", keep_days=7, most_mb=1) as journal:
+        with Journal(tmp_path / f"{number}.sqlite", keep_days=7, max_mb=1) as journal:
             names.add(journal.name)
 
     assert len(names) == 5
@@ -72,7 +72,7 @@ def test_two_journals_never_have_the_same_name(tmp_path: Path) -> None:
 def test_p7_a_second_process_on_one_journal_is_refused(journal: Journal, path: Path) -> None:
     """Two would send each other's readings."""
     with pytest.raises(JournalInUse, match="STATE_DIR"):
-        Journal(path, keep_days=7, most_mb=1)
+        Journal(path, keep_days=7, max_mb=1)
 
 
 @pytest.mark.parametrize("damage", [b"no database at all" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -80,7 +80,7 @@ def test_p4_a_corrupt_journal_is_put_aside_and_a_new_one_begun(path: Path, damag
     """Nothing is deleted, and the poller starts."""
     path.write_bytes(damage)
 
-    with Journal(path, keep_days=7, most_mb=1) as journal:
+    with Journal(path, keep_days=7, max_mb=1) as journal:
         assert journal.add(SERIAL, [production(NOW)], NOW) == [1]
 
     (aside,) = path.parent.glob("journal.unusable-*")
@@ -89,16 +89,16 @@ def test_p4_a_corrupt_journal_is_put_aside_and_a_new_one_begun(path: Path, damag
 
 def test_p4_a_journal_that_cannot_be_opened_now_is_left_as_it_is(path: Path) -> None:
     """A lock of somebody else's, a full disk or a missing right spoils no row: nothing is put aside."""
-    with Journal(path, keep_days=7, most_mb=1) as journal:
+    with Journal(path, keep_days=7, max_mb=1) as journal:
         journal.add(SERIAL, [production(NOW)], NOW)
     with closing(sqlite3.connect(path)) as somebody_else:
         somebody_else.execute("PRAGMA locking_mode = EXCLUSIVE")
         somebody_else.execute("BEGIN EXCLUSIVE")
 
         with pytest.raises(JournalError, match="locked"):
-            Journal(path, keep_days=7, most_mb=1)
+            Journal(path, keep_days=7, max_mb=1)
 
-    with Journal(path, keep_days=7, most_mb=1) as journal:
+    with Journal(path, keep_days=7, max_mb=1) as journal:
         assert journal.sequences() == [1]
     assert not [*path.parent.glob("*.unusable-*")]
 
@@ -108,17 +108,17 @@ def test_rows_older_than_allowed_are_given_up_and_counted(journal: Journal) -> N
     journal.add(SERIAL, [production(NOW)] * 3, NOW - 8 * 86_400)
     journal.add(SERIAL, [production(NOW)] * 2, NOW)
 
-    assert journal.give_up_old(NOW) == 3
+    assert journal.prune(NOW) == 3
     assert journal.depth() == 2
 
 
 def test_a_journal_larger_than_allowed_gives_up_its_oldest_rows(path: Path) -> None:
     """It grows to about its limit, and the newest readings are the ones kept."""
     given_up = 0
-    with Journal(path, keep_days=7, most_mb=1) as journal:
+    with Journal(path, keep_days=7, max_mb=1) as journal:
         for poll in range(200):
             journal.add(SERIAL, [production(NOW + 100 * poll + step) for step in range(100)], NOW + poll)
-            given_up += journal.give_up_old(NOW + poll)
+            given_up += journal.prune(NOW + poll)
 
         assert given_up > 1000
         assert path.stat().st_size < 1_500_000
@@ -151,7 +151,7 @@ import sys
 from pathlib import Path
 from shared.journal import Journal
 from shared.readings import Production
-with Journal(Path(sys.argv[1]), keep_days=7, most_mb=10) as journal:
+with Journal(Path(sys.argv[1]), keep_days=7, max_mb=10) as journal:
     for step in range(1_000_000):
         numbers = journal.add("122012345678", [Production(timestamp=step, power_w=1.0, source="meter")] * 3, 0.0)
         print(numbers[-1], flush=True)
@@ -170,7 +170,7 @@ def test_p1_a_writer_killed_at_any_time_has_all_that_it_reported(path: Path, lin
     writer.wait()
     writer.stdout.close()
 
-    with Journal(path, keep_days=7_000_000, most_mb=10) as journal:
+    with Journal(path, keep_days=7_000_000, max_mb=10) as journal:
         sequences = journal.sequences()
 
     assert sequences[:reported] == list(range(1, reported + 1))

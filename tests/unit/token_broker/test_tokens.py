@@ -117,7 +117,7 @@ def test_a_token_copied_with_something_around_it_is_read(wrapped: str) -> None:
     """As env files and clipboards give it."""
     text = signed()
 
-    assert Token.read(wrapped.format(text), now=NOW, by_hand=True).text == text
+    assert Token.read(wrapped.format(text), now=NOW, manual=True).text == text
 
 
 def test_a_foreign_token_in_the_cache_is_put_aside(tmp_path: Path) -> None:
@@ -156,4 +156,4 @@ def test_a_cached_token_whose_signature_is_not_enphases_is_put_aside(tmp_path: P
 
 def test_a_token_given_by_hand_is_read_even_when_it_has_expired() -> None:
     """A person is told that it has, instead of being refused."""
-    assert Token.read(signed(-1), now=NOW, by_hand=True).kind == "manual"
+    assert Token.read(signed(-1), now=NOW, manual=True).kind == "manual"

@@ -8,49 +8,50 @@ from services.poller.clock import told
 from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Identity, TokenRejected
 from services.poller.reader import GatewayReader
 from services.poller.settings import EnvoySettings, PollerSettings
-from shared.check import Finding, broker_finding
+from shared.checks import CheckResult
 from shared.readings import Reading
+from shared.mqtt_check import check_broker
 from shared.topics import Topics
 
 MEASURED = ("production", "consumption", "grid", "battery", "inverter", "energy")
 
 
-def findings(settings: PollerSettings, pins: PinStore) -> Iterator[Finding]:
+def run_checks(settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
     """Yield how each gateway fares, step by step, and the broker."""
     for gateway in settings.gateways:
-        yield from _gateway_findings(gateway, settings, pins)
-    yield broker_finding(settings.mqtt, Topics(settings.mqtt.base_topic).info("0"))
+        yield from _check_gateway(gateway, settings, pins)
+    yield check_broker(settings.mqtt, Topics(settings.mqtt.base_topic).info("0"))
 
 
-def _gateway_findings(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore) -> Iterator[Finding]:
+def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
     envoy = Envoy(gateway, pins)
     try:
         identity = envoy.find()
     except CertificateChanged as error:
-        yield Finding(ok=False, what=f"certificate of {gateway.host}", text=str(error))
+        yield CheckResult(ok=False, what=f"certificate of {gateway.host}", text=str(error))
         return
     except GatewayError as error:
         text = f"{error}; is ENVOY_HOST right, and is the gateway in this network?"
-        yield Finding(ok=False, what=f"gateway at {gateway.host}", text=text)
+        yield CheckResult(ok=False, what=f"gateway at {gateway.host}", text=text)
         return
     what = f"gateway {identity.serial}"
-    yield Finding(ok=True, what=what, text=f"found at {envoy.base_url}, firmware {identity.firmware}")
-    yield Finding(ok=True, what="certificate", text=_certificate(envoy, identity, gateway, pins))
+    yield CheckResult(ok=True, what=what, text=f"found at {envoy.base_url}, firmware {identity.firmware}")
+    yield CheckResult(ok=True, what="certificate", text=_certificate(envoy, identity, gateway, pins))
     yield _clock(envoy)
     opens = show_what_opens(envoy, identity, gateway, settings.mqtt)
     if opens is None:
-        yield Finding(ok=False, what="access", text=no_token(identity))
+        yield CheckResult(ok=False, what="access", text=no_token(identity))
         return
     reader = GatewayReader(envoy, identity)
     try:
         readings = reader.read(only_once=True)
     except TokenRejected as error:
-        yield Finding(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
+        yield CheckResult(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
         return
     except GatewayError as error:
-        yield Finding(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")
+        yield CheckResult(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")
         return
-    yield Finding(ok=True, what="access", text=f"it accepts {opens}")
+    yield CheckResult(ok=True, what="access", text=f"it accepts {opens}")
     yield from _measured(reader, readings)
 
 
@@ -63,34 +64,34 @@ def _certificate(envoy: Envoy, identity: Identity, gateway: EnvoySettings, pins:
     return f"SHA-256 {envoy.fingerprint}, {pinned}; another will be refused"
 
 
-def _clock(envoy: Envoy) -> Finding:
+def _clock(envoy: Envoy) -> CheckResult:
     offset_s = envoy.clock.offset_s
     if offset_s is None:
-        return Finding(ok=True, what="clock", text="agrees with ours")
+        return CheckResult(ok=True, what="clock", text="agrees with ours")
     if envoy.clock.correction_s:
         text = f"{told(offset_s)}; the times of its readings are corrected. Does it reach the internet?"
-        return Finding(ok=True, what="clock", text=text)
+        return CheckResult(ok=True, what="clock", text=text)
     text = f"{told(offset_s)}; its times are kept, as it cannot be known which is wrong. Set both"
-    return Finding(ok=False, what="clock", text=text)
+    return CheckResult(ok=False, what="clock", text=text)
 
 
-def _measured(reader: GatewayReader, readings: list[Reading]) -> Iterator[Finding]:
+def _measured(reader: GatewayReader, readings: list[Reading]) -> Iterator[CheckResult]:
     kinds = [reading.kind for reading in readings]
     sources = dict(source.split("=") for source in reader.info.sources)
     for kind in MEASURED:
         count = sum(each.startswith(f"{kind}/") for each in kinds)
         if count or kind in kinds:
             source = f" by the {sources[kind]}" if kind in sources else ""
-            yield Finding(ok=True, what=kind, text=f"measured{source}" + (f", {count} of them" if count else ""))
+            yield CheckResult(ok=True, what=kind, text=f"measured{source}" + (f", {count} of them" if count else ""))
         else:
             # Nothing to mend: a house has what it has.
-            yield Finding(ok=kind != "production", what=kind, text=f"not measured: {_why_not(kind, reader)}")
+            yield CheckResult(ok=kind != "production", what=kind, text=f"not measured: {_why_not(kind, reader)}")
     meters = sorted({each.split("/")[1] for each in kinds if each.startswith("meter/")})
     text = ", ".join(meters) or "none whose transformers are fitted and enabled"
-    yield Finding(ok=True, what="meters", text=text)
+    yield CheckResult(ok=True, what="meters", text=text)
     passed_over = [f"{path} {outcome}" for path, outcome in reader.outcomes().items()]
     if passed_over:
-        yield Finding(ok=True, what="passed over", text="; ".join(passed_over))
+        yield CheckResult(ok=True, what="passed over", text="; ".join(passed_over))
 
 
 def _why_not(kind: str, reader: GatewayReader) -> str:

@@ -12,19 +12,22 @@ from services.token_broker.logins import LoginRecord
 from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import NO_ACCOUNT, Supply, utc
 from services.token_broker.tokens import Token, TokenCache
-from shared.check import CHECK_WITHIN_S, Finding, broker_finding
+from shared.checks import CHECK_TIMEOUT_S, CheckResult
 from shared.http import ExchangeFailed, exchange
+from shared.mqtt_check import check_broker
 from shared.topics import Topics
 
 
-def findings(
-    settings: TokenBrokerSettings, cache: TokenCache, by_hand: Token | None, logins: LoginRecord | None
-) -> Iterator[Finding]:
+def run_checks(
+    settings: TokenBrokerSettings, cache: TokenCache, manual: Token | None, logins: LoginRecord | None
+) -> Iterator[CheckResult]:
     """Yield how each outside connection fares; nothing is spent on it, least of all a log-in."""
     now = time.time()
-    if by_hand is not None:
-        status = Supply(by_hand.serial, by_hand, float("inf")).status(now)
-        yield Finding(by_hand.expires_at > now, "ENVOY_TOKEN", f"gateway {by_hand.serial}, {status and status.message}")
+    if manual is not None:
+        status = Supply(manual.serial, manual, float("inf")).status(now)
+        yield CheckResult(
+            manual.expires_at > now, "ENVOY_TOKEN", f"gateway {manual.serial}, {status and status.message}"
+        )
     else:
         yield _account(logins, now)
         for url in (settings.enlighten.login_url, settings.enlighten.tokens_url):
@@ -32,39 +35,41 @@ def findings(
         for serial in sorted({*settings.envoy.serial, *cache.serials()}):
             token = cache.load(serial, now)
             text = f"good for {token.days_left(now):g} days" if token else "none; --once fetches one"
-            yield Finding(token is not None or logins is not None, f"token of gateway {serial}", text)
+            yield CheckResult(token is not None or logins is not None, f"token of gateway {serial}", text)
     yield _writable(cache)
     topic = Topics(settings.mqtt.base_topic).token_status("0")
-    yield broker_finding(settings.mqtt, topic)
+    yield check_broker(settings.mqtt, topic)
 
 
-def _account(logins: LoginRecord | None, now: float) -> Finding:
+def _account(logins: LoginRecord | None, now: float) -> CheckResult:
     if logins is None:
-        return Finding(ok=False, what="account", text=NO_ACCOUNT)
+        return CheckResult(ok=False, what="account", text=NO_ACCOUNT)
     if (again_at := logins.may_try_at(now)) > now:
         _state, message = logins.last_refusal
-        return Finding(ok=False, what="account", text=f"{message}. Next attempt {utc(again_at)}")
-    return Finding(ok=True, what="account", text="e-mail and password are set; not tried")
+        return CheckResult(ok=False, what="account", text=f"{message}. Next attempt {utc(again_at)}")
+    return CheckResult(ok=True, what="account", text="e-mail and password are set; not tried")
 
 
-def _reachable(url: str) -> Finding:
+def _reachable(url: str) -> CheckResult:
     host = url.split("/")[2]
     try:
-        answer = exchange(cloud_session(), "GET", url, deadline_s=CHECK_WITHIN_S)
+        answer = exchange(cloud_session(), "GET", url, deadline_s=CHECK_TIMEOUT_S)
     except requests.exceptions.SSLError:
-        return Finding(
+        return CheckResult(
             ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"
         )
     except ExchangeFailed as error:
-        return Finding(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
+        return CheckResult(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
     if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Finding(ok=False, what=host, text=f"is out of order (status {answer.status:d}); wait, it is tried again")
-    return Finding(ok=True, what=host, text=f"answers (status {answer.status:d})")
+        return CheckResult(
+            ok=False, what=host, text=f"is out of order (status {answer.status:d}); wait, it is tried again"
+        )
+    return CheckResult(ok=True, what=host, text=f"answers (status {answer.status:d})")
 
 
-def _writable(cache: TokenCache) -> Finding:
+def _writable(cache: TokenCache) -> CheckResult:
     folder = next(path for path in (cache.folder, *cache.folder.parents) if path.exists())
     ok = os.access(folder, os.W_OK)
-    return Finding(
+    return CheckResult(
         ok, "cache", f"{cache.folder} {'can' if ok else 'cannot'} be written" + ("" if ok else "; set STATE_DIR")
     )

@@ -1,0 +1,32 @@
+"""The broker's line of ``--check``: does it accept the connection and a publication."""
+
+import os
+import threading
+from concurrent.futures import TimeoutError as NotAcknowledged
+
+from shared.checks import CHECK_TIMEOUT_S, CheckResult
+from shared.mqtt import Connection
+from shared.settings import MqttSettings
+
+
+def check_broker(settings: MqttSettings, topic: str) -> CheckResult:
+    """Return whether the broker accepts the connection and a publication.
+
+    Args:
+        settings: the broker and the credentials.
+        topic: one that the service publishes to, with nothing retained: an empty retained message is published.
+    """
+    what = f"broker {settings.host}:{settings.port}"
+    probe = settings.model_copy(update={"client_id": f"{settings.client_id}-check-{os.getpid()}"})
+    with Connection(probe, stop=threading.Event(), persistent_session=False) as connection:
+        if not connection.wait_until_connected(CHECK_TIMEOUT_S):
+            text = "refused the connection or did not respond; check MQTT_HOST, MQTT_PORT, MQTT_USERNAME, MQTT_PASSWORD"
+            return CheckResult(ok=False, what=what, text=text)
+        try:
+            publication = connection.publish(topic, b"", retain=True).result(CHECK_TIMEOUT_S)
+        except NotAcknowledged:
+            return CheckResult(ok=False, what=what, text="did not acknowledge a publication; is it overloaded?")
+    if publication.accepted:
+        return CheckResult(ok=True, what=what, text="accepts publications")
+    text = f"refused a publication ({publication.reason}); check its access rules"
+    return CheckResult(ok=False, what=what, text=text)

@@ -9,8 +9,8 @@ from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Ident
 from services.poller.reader import GatewayReader
 from services.poller.settings import EnvoySettings, PollerSettings
 from shared.checks import CheckResult
-from shared.readings import Reading
 from shared.mqtt_check import check_broker
+from shared.readings import Reading
 from shared.topics import Topics
 
 MEASURED = ("production", "consumption", "grid", "battery", "inverter", "energy")

@@ -33,7 +33,7 @@ from services.poller.answers import read_answer
 from services.poller.certificates import PinnedAdapter, PinStore, presented_fingerprint
 from services.poller.clock import GatewayClock
 from services.poller.settings import EnvoySettings
-from shared.http import Response, BoundedAdapter, ConnectionLost, ExchangeFailed, exchange
+from shared.http import BoundedAdapter, ConnectionLost, ExchangeFailed, Response, exchange
 from shared.topics import SERIAL_PATTERN
 
 logger = logging.getLogger(__name__)

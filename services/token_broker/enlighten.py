@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import requests
 from pydantic import SecretStr
 
-from shared.http import Response, BoundedAdapter, ExchangeFailed, exchange
+from shared.http import BoundedAdapter, ExchangeFailed, Response, exchange
 from shared.messages import TokenState
 
 DEADLINE_S = 9.0

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from shared.journal import Journal
 from shared.mqtt import Connection, Message, Publication
-from shared.outbox import NO_SINK, JournalSettings, Outbox, subscriptions
+from shared.outbox import Outbox, subscriptions
 from shared.readings import Production, Reading
-from shared.settings import MqttSettings
+from shared.settings import NO_SINK, JournalSettings, MqttSettings
 from shared.topics import Topics
 from tests.programs import HOST, Program, free_port, listening, wait_until
 

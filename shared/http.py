@@ -26,7 +26,7 @@ READ_BYTES = 65_536
 MAX_REASON_LENGTH = 200
 
 
-class ExchangeFailed(Exception):  # noqa: N818 - what happened
+class ExchangeFailed(Exception):
     """No whole answer came: nobody there, too slow, cut short, or too large."""
 
 

@@ -59,11 +59,11 @@ class JournalError(Exception):
     """The journal cannot be used as it should."""
 
 
-class JournalInUse(JournalError):  # noqa: N818 - what was met
+class JournalInUse(JournalError):
     """Another process writes to this journal; two would send each other's readings."""
 
 
-class JournalFull(JournalError):  # noqa: N818 - what was met
+class JournalFull(JournalError):
     """The disk is full."""
 
 

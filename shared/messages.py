@@ -2,27 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_serializer
+from pydantic import Field
 
 from shared.payload import Payload
-from shared.readings import Timestamp
-from shared.topics import SERIAL_PATTERN
+from shared.readings import Serial, Timestamp
+from shared.tokens import Token
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
 
-def _for_a_header(token: SecretStr) -> SecretStr:
-    """Return a token that an HTTP header can carry, without the newline that a file ends with."""
-    text = token.get_secret_value().strip()
-    if not text or not all("!" <= letter <= "~" for letter in text):
-        raise ValueError("must be a token: letters, digits, dots and dashes in one piece")
-    return SecretStr(text)
+TokenMessage = Token
+"""Until the services import :class:`shared.tokens.Token`."""
 
-
-TokenText = Annotated[SecretStr, AfterValidator(_for_a_header), Field(json_schema_extra={"format": "password"})]
-Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
-TokenKind = Literal["owner", "installer", "manual"]
 TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locked_out", "cloud_unreachable"]
 
 
@@ -38,20 +30,6 @@ class GatewayInfo(Payload):
     """Where the numbers come from, such as ``production=meter``."""
     clock_offset_s: int | None = None
     """How far the gateway's clock is ahead of the poller's; only where it is wrong."""
-
-
-class TokenMessage(Payload):
-    """A token for one gateway; secret."""
-
-    token: TokenText
-    serial: Serial
-    kind: TokenKind
-    issued_at: Timestamp
-    expires_at: Timestamp
-
-    @field_serializer("token", when_used="json")
-    def _reveal(self, token: SecretStr) -> str:
-        return token.get_secret_value()
 
 
 class TokenRequest(Payload):

@@ -1,16 +1,16 @@
-"""One MQTT 5 connection that keeps itself up: will, birth, subscriptions, reason codes, acknowledgements, shutdown.
+"""One MQTT 5 connection that reconnects by itself, with will, birth, subscriptions and manual acknowledgements.
 
-What a caller has to know:
+What a caller must know:
 
-- It stays connected for as long as it lives; :attr:`Connection.generation` counts the connections. A message belongs to
-  the generation in which it came, and :meth:`Connection.acknowledge` refuses any other: after a reconnect packet
-  identifiers start again, and a late acknowledgement would acknowledge somebody else's message.
-- The network thread only fills an inbox, which :meth:`Connection.receive` empties: an exception in a callback of paho's
-  would end that thread unnoticed. Whatever is not acknowledged comes again after the next reconnect.
-- A publication that the broker refuses is not delivered, although MQTT acknowledges it: look at its
+- The connection is kept from :meth:`Connection.start` to :meth:`Connection.stop`. Each connect and each loss begins a
+  new *generation*, and a received message belongs to one: after a reconnect packet identifiers start again, so a late
+  acknowledgement would acknowledge another message. :meth:`Connection.acknowledge` refuses those.
+- The network thread only fills an inbox, which :meth:`Connection.receive` empties: an exception in one of paho's
+  callbacks would end that thread silently. Whatever is not acknowledged is delivered again after the next reconnect.
+- A publication that the broker refuses is not delivered, although MQTT acknowledges it: check its
   :class:`Publication`.
-- paho publishes again what a lost connection left unanswered, except readings of a journal: these are given back with
-  :class:`ConnectionClosed`, because only their journal knows what is on its way and what has meanwhile become late.
+- After a reconnect paho resends what was not acknowledged, except publications with ``resend=False``: these are given
+  back with :class:`ConnectionClosed`, for publishers that keep a queue of their own.
 
 The facts behind it are paho-mqtt 2.2.0's source and measurements against Mosquitto 2.0 and 2.1.
 """
@@ -21,11 +21,11 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -36,49 +36,54 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.lifecycle import ExitCode
 from shared.messages import OFFLINE, ONLINE
+from shared.paho_client import PahoClient, new_properties
 from shared.settings import MqttSettings
 from shared.topics import Topics
 
 logger = logging.getLogger(__name__)
 
+JSON_CONTENT_TYPE = "application/json"
+
 KEEPALIVE_S = 20
-"""A half-open connection is noticed after one to one and a half of these."""
+"""A half-open connection is noticed after one to one and a half times this."""
 
 SESSION_EXPIRY_S = 7 * 86_400
-"""How long the broker keeps what it owes us while we are away."""
+"""How long the broker keeps the session of a disconnected service, and queues messages for it."""
 
-RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
-REFUSED_MIN_S, REFUSED_MAX_S = 30, 60
-"""Between attempts with credentials that the broker refuses: some lock out whoever tries them too often."""
+MIN_RECONNECT_DELAY_S, MAX_RECONNECT_DELAY_S = 1, 30
+MIN_REFUSED_DELAY_S, MAX_REFUSED_DELAY_S = 30, 60
+"""Between attempts with credentials that the broker refuses: some brokers lock out clients that retry too often."""
 
-NETWORK_THREAD_ENDS_IN_S = 2.0
-"""paho looks every second whether it should end."""
+NETWORK_THREAD_STOP_TIMEOUT_S = 2.0
+"""paho checks every second whether its thread should end."""
 
 NO_MATCHING_SUBSCRIBERS = 0x10
 SESSION_TAKEN_OVER = 0x8E
 FIRST_FAILURE = 0x80
-NO_LIMIT_BYTES = 2**28 - 1
-"""The largest packet there is in MQTT."""
+BAD_CREDENTIALS = (0x86, 0x87)
+"""Bad user name or password; not authorized."""
+
+MAX_MQTT_PACKET_BYTES = 2**28 - 1
 
 MAX_QUEUED = 60_000
 """Publications kept in memory while the broker is away; MQTT has 65,535 packet identifiers."""
 
 
 class MqttError(Exception):
-    """The broker did not take what was published."""
+    """A publication was not accepted by the broker, as far as is known."""
 
 
-class TooManyWaiting(MqttError):  # noqa: N818 - what the caller meets
-    """As many publications wait for the broker as can: keep this one and publish it later."""
+class QueueFull(MqttError):
+    """Too many publications wait for the broker; this one was not queued, so publish it later."""
 
 
-class ConnectionClosed(MqttError):  # noqa: N818 - what the caller meets
-    """The connection was lost or closed before the broker acknowledged; it may have taken the publication or not."""
+class ConnectionClosed(MqttError):
+    """The connection was lost or closed before the broker acknowledged; it may or may not have the publication."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A filter, and whether its retained messages are wanted at every connect or only when it is new to the broker."""
+    """A topic filter, and whether its retained messages are sent at every connect or only for a new subscription."""
 
     topic_filter: str
     retained_at_every_connect: bool = True
@@ -86,7 +91,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that waits for :meth:`Connection.acknowledge`."""
+    """A received message; acknowledge it with :meth:`Connection.acknowledge`."""
 
     topic: str
     payload: bytes
@@ -98,68 +103,41 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The connection was made, for the first time or again: the broker may have forgotten what it retained."""
-
-    generation: int
+    """The connection was made, for the first time or again: the broker may have lost what it retained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the broker answered to a publication."""
+    """The broker's acknowledgement of a publication."""
 
     reason_code: int
     reason: str
 
     @property
     def accepted(self) -> bool:
-        """True if the broker took it, also when nobody listens."""
+        """True if the broker accepted it, also without any subscriber."""
         return self.reason_code < FIRST_FAILURE
 
     @property
     def reached_a_subscriber(self) -> bool:
-        """True if the broker took it for somebody; not every broker tells (RabbitMQ and rumqttd always say so)."""
+        """True if the broker had a subscriber for it; RabbitMQ and rumqttd do not report this and it is always true."""
         return self.accepted and self.reason_code != NO_MATCHING_SUBSCRIBERS
 
 
 @dataclass(slots=True)
 class _State:
-    """What the network thread and its callers share."""
+    """What the network thread and the callers' threads share."""
 
     generation: int = 0
     connected: threading.Event = field(default_factory=threading.Event)
     taken_over: bool = False
-    died: bool = False
-    last_refusal: str | None = None
-    maximum_packet_bytes: int = NO_LIMIT_BYTES
-    acknowledging: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Client(Client):
-    """A paho client whose network thread does not die unnoticed: its ``is_connected()`` then stays true for ever.
-
-    Met with malformed packets, among others: eclipse-paho/paho.mqtt.python#867.
-    """
-
-    died: Callable[[Exception], None]
-
-    def loop_forever(self, *arguments: Any, **keywords: Any) -> MQTTErrorCode:
-        """Run the network thread, and tell what ended it."""
-        try:
-            return super().loop_forever(*arguments, **keywords)
-        except Exception as error:  # noqa: BLE001 - whatever it was, nobody else hears of it
-            self.died(error)
-            return MQTTErrorCode.MQTT_ERR_UNKNOWN
-
-    def take_back_journalled(self) -> list[int]:
-        """Take out of the queue what its publisher keeps in a journal, and return the packet identifiers.
-
-        Only before a new connection is made, when nothing counts as being on its way.
-        """
-        with self._out_message_mutex:
-            taken = [message.mid for message in self._out_messages.values() if "journal" in _user_properties(message)]
-            for packet_id in taken:
-                del self._out_messages[packet_id]
-        return taken
+    failed: bool = False
+    connect_error: str | None = None
+    publish_error: str | None = None
+    """The last ones logged, so that each is logged once in a row."""
+    max_packet_bytes: int = MAX_MQTT_PACKET_BYTES
+    generation_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the generation changes and while a message is acknowledged."""
 
 
 class Connection:
@@ -178,33 +156,34 @@ class Connection:
 
         Args:
             settings: broker, credentials, base topic and client id.
-            stop: set by us when another program takes over our client id, or the network thread dies, so that the
-                service ends.
-            subscriptions: filters subscribed anew at every connect.
-            receive_maximum: messages the broker may have unacknowledged with us; the broker's own limit if None.
-            persistent_session: true for a service, which has a status topic and a session that
-                outlives the process; false for a probe.
+            stop: set by the connection when another program takes over the client id, or when the network thread
+                fails, so that the service ends.
+            subscriptions: filters subscribed at every connect.
+            receive_maximum: how many unacknowledged messages the broker may send; the broker's own limit if None.
+            persistent_session: true for a service, which has a status topic and a session that outlives the process;
+                false for a probe.
         """
         self.topics = Topics(settings.base_topic)
         self.client_id = settings.client_id
+        self.persistent_session = persistent_session
         self._settings = settings
         self._stop = stop
         self._subscriptions = tuple(subscriptions)
         self._inbox: queue.SimpleQueue[Message | Connected] = queue.SimpleQueue()
-        self.persistent_session = persistent_session
         self._state = _State()
-        self._unanswered: dict[int, Future[Publication]] = {}
-        # paho doubles the delay and adds no jitter; a maximum of our own keeps services from returning in step.
-        self._reconnect_max_s = random.randint(RECONNECT_MAX_S // 2, RECONNECT_MAX_S)  # noqa: S311
-        self._connect_properties = _properties(PacketTypes.CONNECT)
+        self._unacknowledged: dict[int, Future[Publication]] = {}
+        """Publications by packet identifier."""
+        # paho doubles the delay and adds no jitter; a random maximum keeps services from reconnecting in step.
+        self._max_reconnect_delay_s = random.randint(MAX_RECONNECT_DELAY_S // 2, MAX_RECONNECT_DELAY_S)  # noqa: S311
+        self._connect_properties = new_properties(PacketTypes.CONNECT)
         self._connect_properties.SessionExpiryInterval = SESSION_EXPIRY_S if persistent_session else 0
         if receive_maximum is not None:
             self._connect_properties.ReceiveMaximum = receive_maximum
-        self._client = self._paho_client()
+        self._client = self._new_client()
 
-    def _paho_client(self) -> _Client:
+    def _new_client(self) -> PahoClient:
         settings = self._settings
-        client = _Client(
+        client = PahoClient(
             CallbackAPIVersion.VERSION2, settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
         )
         if settings.username is not None:
@@ -215,16 +194,16 @@ class Connection:
             client.tls_set(ca_certs=str(settings.ca_file) if settings.ca_file else None)
         if self.persistent_session:
             client.will_set(self.topics.service_status(self.client_id), OFFLINE, qos=1, retain=True)
-        client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
-        client.died = self._died
+        client.reconnect_delay_set(MIN_RECONNECT_DELAY_S, self._max_reconnect_delay_s)
         client.max_queued_messages_set(MAX_QUEUED)
-        client.on_pre_connect = self._give_back
-        client.on_connect = self._connected
-        client.on_connect_fail = self._connect_failed
-        client.on_disconnect = self._disconnected
-        client.on_subscribe = self._subscribed
-        client.on_message = self._received
-        client.on_publish = self._answered
+        client.on_network_thread_error = self._on_network_thread_error
+        client.on_pre_connect = self._on_pre_connect
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
         return client
 
     def __enter__(self) -> Self:
@@ -237,8 +216,8 @@ class Connection:
         self.stop()
 
     def start(self) -> None:
-        """Begin to connect, and to reconnect whenever the connection is lost; returns at once."""
-        # paho's default starts clean at first, and Mosquitto then forgets the subscription when it restarts.
+        """Start to connect, and to reconnect whenever the connection is lost; returns at once."""
+        # paho's default is a clean start the first time, and Mosquitto then loses the subscription when it restarts.
         self._client.connect_async(
             self._settings.host,
             self._settings.port,
@@ -248,60 +227,60 @@ class Connection:
         )
         self._client.loop_start()
 
-    def stop(self, deadline_s: float = 5.0) -> None:
-        """Wait for the broker's answers, say ``offline``, disconnect; none of it longer than the deadline."""
-        ends_at = time.monotonic() + deadline_s
-        answers_until = ends_at - NETWORK_THREAD_ENDS_IN_S
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Publish ``offline``, wait for outstanding acknowledgements and disconnect, within the timeout."""
+        ends_at = time.monotonic() + timeout_s
+        acknowledged_by = ends_at - NETWORK_THREAD_STOP_TIMEOUT_S
         if self.connected and self.persistent_session and not self._state.taken_over:
-            self.publish(self.topics.service_status(self.client_id), OFFLINE, retain=True)
-        while self.connected and self._unanswered and (left_s := answers_until - time.monotonic()) > 0:
-            wait(list(self._unanswered.values()), timeout=min(left_s, 0.1))
-        if unanswered := len(self._unanswered):
-            logger.warning("%d publications were not acknowledged by the broker before the end", unanswered)
+            self._publish_status(OFFLINE)
+        while self.connected and self._unacknowledged and (left_s := acknowledged_by - time.monotonic()) > 0:
+            wait(list(self._unacknowledged.values()), timeout=min(left_s, 0.1))
+        if unacknowledged := len(self._unacknowledged):
+            logger.warning("the broker did not acknowledge %d publications before the shutdown", unacknowledged)
         # paho's thread does not end while anything is unacknowledged, nor soon where the broker hangs.
         self._client.drop_out_messages()
         self._client.disconnect()
-        ending = threading.Thread(target=self._client.loop_stop, daemon=True)
-        ending.start()
-        ending.join(max(NETWORK_THREAD_ENDS_IN_S, ends_at - time.monotonic()))
-        for future in list(self._unanswered.values()):
+        stopping = threading.Thread(target=self._client.loop_stop, daemon=True)
+        stopping.start()
+        stopping.join(max(NETWORK_THREAD_STOP_TIMEOUT_S, ends_at - time.monotonic()))
+        for future in list(self._unacknowledged.values()):
             future.set_exception(ConnectionClosed("closed before the broker acknowledged"))
-        self._unanswered.clear()
+        self._unacknowledged.clear()
 
     @property
     def connected(self) -> bool:
-        """True between a successful CONNECT and the loss of that connection."""
+        """True from a successful CONNECT to the loss of that connection."""
         return self._state.connected.is_set()
 
     @property
-    def generation(self) -> int:
-        """How many times the connection was made or lost."""
-        return self._state.generation
+    def connect_error(self) -> str | None:
+        """Why the last attempt to connect failed and what to do; None before the first and while connected."""
+        return self._state.connect_error
 
     @property
-    def waiting(self) -> int:
-        """How much came that nobody has received yet."""
+    def backlog(self) -> int:
+        """How many messages came that :meth:`receive` has not returned yet."""
         return self._inbox.qsize()
 
     @property
     def taken_over(self) -> bool:
-        """True once another program has connected with our client id."""
+        """True once another program has connected with the same client id."""
         return self._state.taken_over
 
     @property
     def exit_code(self) -> ExitCode:
-        """What a service that has ended tells whoever started it."""
+        """The exit code for a service that stopped because its ``stop`` event was set."""
         if self.taken_over:
             return ExitCode.TAKEN_OVER
-        return ExitCode.FAILED if self._state.died else ExitCode.STOPPED
+        return ExitCode.FAILED if self._state.failed else ExitCode.STOPPED
 
     @property
-    def maximum_packet_bytes(self) -> int:
-        """The largest packet that the broker takes; it ends the connection over a larger one."""
-        return self._state.maximum_packet_bytes
+    def max_packet_bytes(self) -> int:
+        """The largest packet that the broker accepts; it closes the connection over a larger one."""
+        return self._state.max_packet_bytes
 
     def wait_until_connected(self, timeout_s: float) -> bool:
-        """Return whether the connection stood within the time."""
+        """Return whether the connection was made within the timeout."""
         return self._state.connected.wait(timeout_s)
 
     def publish(
@@ -310,66 +289,82 @@ class Connection:
         payload: bytes,
         *,
         retain: bool = False,
+        content_type: str | None = JSON_CONTENT_TYPE,
         expiry_s: int | None = None,
         user_properties: Mapping[str, str] | None = None,
+        resend: bool = True,
     ) -> Future[Publication]:
-        """Publish with QoS 1, now or when the broker is back, and return what will hold its answer.
+        """Publish with QoS 1, now or once connected, and return the future of the broker's acknowledgement.
 
-        With a user property ``journal`` it is given back instead when the connection is lost: ConnectionClosed.
+        Args:
+            topic: the topic.
+            payload: what to publish; empty with ``retain`` removes the retained message.
+            retain: whether the broker keeps it for later subscribers.
+            content_type: None for a plain word.
+            expiry_s: after how many seconds the broker drops it; never if None.
+            user_properties: sent with the payload.
+            resend: whether it is resent after a reconnect; otherwise the future then raises ConnectionClosed.
 
         Raises:
-            TooManyWaiting: nothing was published.
+            QueueFull: nothing was published.
         """
-        properties = _properties(PacketTypes.PUBLISH)
-        if payload.startswith(b"{"):
-            properties.ContentType = "application/json"
+        properties = new_properties(PacketTypes.PUBLISH, resend=resend)
+        if content_type is not None:
+            properties.ContentType = content_type
         if expiry_s is not None:
             properties.MessageExpiryInterval = expiry_s
         if user_properties:
             properties.UserProperty = list(user_properties.items())
-        sent = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise TooManyWaiting(f"{MAX_QUEUED} publications wait for the broker")
-        return self._future_for(sent.mid)
+        published = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        if published.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise QueueFull(f"{MAX_QUEUED} publications wait for the broker")
+        return self._future_of(published.mid)
+
+    def _publish_status(self, status: bytes) -> None:
+        self.publish(self.topics.service_status(self.client_id), status, retain=True, content_type=None)
 
     def receive(self, timeout_s: float) -> Message | Connected | None:
-        """Return what came next, or None if nothing did within the time."""
+        """Return the next message or connect, or None if none comes within the timeout."""
         try:
             return self._inbox.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
+    def is_current(self, message: Message) -> bool:
+        """Return whether a message came on this connection; otherwise the broker delivers it again."""
+        return message.generation == self._state.generation
+
     def acknowledge(self, message: Message) -> bool:
-        """Tell the broker that it need not send a message again; False if its connection is gone and it will."""
-        with self._state.acknowledging:
-            if message.generation != self._state.generation:
+        """Acknowledge a message; return False if its connection is gone, so that the broker delivers it again."""
+        with self._state.generation_lock:
+            if not self.is_current(message):
                 return False
             self._client.ack(message.packet_id, 1)
             return True
 
-    def _future_for(self, packet_id: int) -> Future[Publication]:
-        # The answer may overtake publish(), which holds a lock of paho's that the answer's callback holds too, so a
-        # lock of ours could deadlock. setdefault is atomic: whoever comes second finds the first one's future.
-        mine: Future[Publication] = Future()
-        future = self._unanswered.setdefault(packet_id, mine)
-        if future is not mine:
-            del self._unanswered[packet_id]
+    def _future_of(self, packet_id: int) -> Future[Publication]:
+        # The acknowledgement may come before publish() returns. publish() holds a lock of paho's that on_publish needs
+        # too, so a lock here could deadlock. setdefault is atomic: the second to come gets the first one's future.
+        new: Future[Publication] = Future()
+        future = self._unacknowledged.setdefault(packet_id, new)
+        if future is not new:
+            del self._unacknowledged[packet_id]
         return future
 
-    def _answered(
+    def _on_publish(
         self, _client: Client, _userdata: object, packet_id: int, reason_code: ReasonCode, _properties: Properties
     ) -> None:
-        answer = Publication(reason_code.value, str(reason_code))
-        if not answer.accepted and answer.reason != self._state.last_refusal:
-            logger.error("the broker refuses what we publish: %s; check its access rules", answer.reason)
-            self._state.last_refusal = answer.reason
-        self._future_for(packet_id).set_result(answer)
+        publication = Publication(reason_code.value, str(reason_code))
+        if not publication.accepted and publication.reason != self._state.publish_error:
+            logger.error("the broker refused a publication: %s; check its access rules", publication.reason)
+            self._state.publish_error = publication.reason
+        self._future_of(packet_id).set_result(publication)
 
-    def _give_back(self, _client: Client, _userdata: object) -> None:
-        for packet_id in self._client.take_back_journalled():
-            self._future_for(packet_id).set_exception(ConnectionClosed("lost before the broker acknowledged"))
+    def _on_pre_connect(self, _client: Client, _userdata: object) -> None:
+        for packet_id in self._client.remove_not_resent():
+            self._future_of(packet_id).set_exception(ConnectionClosed("lost before the broker acknowledged"))
 
-    def _connected(
+    def _on_connect(
         self,
         client: Client,
         _userdata: object,
@@ -378,30 +373,32 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         if reason_code.is_failure:
-            self._tell_once(f"{reason_code}; check MQTT_USERNAME and MQTT_PASSWORD")
-            delay_s = random.randint(REFUSED_MIN_S, REFUSED_MAX_S)  # noqa: S311
+            hint = "; check MQTT_USERNAME and MQTT_PASSWORD" if reason_code.value in BAD_CREDENTIALS else ""
+            self._warn_once(f"refused the connection: {reason_code}{hint}")
+            delay_s = random.randint(MIN_REFUSED_DELAY_S, MAX_REFUSED_DELAY_S)  # noqa: S311
             client.reconnect_delay_set(delay_s, delay_s)
             return
-        client.reconnect_delay_set(RECONNECT_MIN_S, self._reconnect_max_s)
-        with self._state.acknowledging:
-            self._state.generation += 1
+        client.reconnect_delay_set(MIN_RECONNECT_DELAY_S, self._max_reconnect_delay_s)
+        self._start_generation()
         for subscription in self._subscriptions:
             handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
             if not subscription.retained_at_every_connect:
                 handling = SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
             client.subscribe(subscription.topic_filter, options=SubscribeOptions(qos=1, retainHandling=handling))
-        self._state.last_refusal = None
-        self._state.maximum_packet_bytes = getattr(properties, "MaximumPacketSize", NO_LIMIT_BYTES)
+        self._state.connect_error = self._state.publish_error = None
+        self._state.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_MQTT_PACKET_BYTES)
         self._state.connected.set()
         logger.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
         if self.persistent_session:
-            self.publish(self.topics.service_status(self.client_id), ONLINE, retain=True)
-        self._inbox.put(Connected(self._state.generation))
+            self._publish_status(ONLINE)
+        self._inbox.put(Connected())
 
-    def _connect_failed(self, _client: Client, _userdata: object) -> None:
-        self._tell_once("no answer; is it running, are MQTT_HOST and MQTT_PORT right?")
+    def _on_connect_fail(self, _client: Client, _userdata: object) -> None:
+        error = self._client.connect_error
+        reason = (error.strerror or str(error)) if error else "no response"
+        self._warn_once(f"cannot be reached: {reason}; is it running, and are MQTT_HOST and MQTT_PORT right?")
 
-    def _disconnected(
+    def _on_disconnect(
         self,
         client: Client,
         _userdata: object,
@@ -409,54 +406,51 @@ class Connection:
         reason_code: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        with self._state.acknowledging:
-            self._state.generation += 1
-        self._forget_inbox()
+        self._start_generation()
+        self._clear_inbox()
         if self.connected:
             self._state.connected.clear()
             if reason_code.is_failure:
-                logger.warning("lost the broker: %s; reconnecting", reason_code)
+                logger.warning("lost the connection to the broker: %s; reconnecting", reason_code)
         if reason_code.value == SESSION_TAKEN_OVER:
-            logger.error("another program uses the client id %r; ending. MQTT_CLIENT_ID tells us apart", self.client_id)
+            logger.error(
+                "another program uses the client id %r; stopping: give each its own MQTT_CLIENT_ID", self.client_id
+            )
             self._state.taken_over = True
             client.disconnect()
             self._stop.set()
 
-    def _forget_inbox(self) -> None:
-        """Drop what nobody has received yet: all of it comes again, and every reconnect would add as much."""
+    def _start_generation(self) -> None:
+        with self._state.generation_lock:
+            self._state.generation += 1
+
+    def _clear_inbox(self) -> None:
+        """Drop the backlog: all of it is delivered again, and every reconnect would add as much."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._inbox.get_nowait()
 
-    def _died(self, error: Exception) -> None:
-        logger.error("the connection to the broker broke down (%r); ending, to be started again", error)
-        with self._state.acknowledging:
-            self._state.generation += 1
+    def _on_network_thread_error(self, error: Exception) -> None:
+        logger.error("the connection to the broker failed unexpectedly (%r); stopping, to be restarted", error)
+        self._start_generation()
         self._state.connected.clear()
-        self._state.died = True
+        self._state.failed = True
         self._stop.set()
 
-    def _subscribed(
+    def _on_subscribe(
         self, _client: Client, _userdata: object, _packet_id: int, reasons: list[ReasonCode], _properties: Properties
     ) -> None:
         for reason in reasons:
             if reason.is_failure:
-                logger.error("the broker refuses our subscription: %s; check its access rules", reason)
+                logger.error("the broker refused a subscription: %s; check its access rules", reason)
 
-    def _received(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
-        generation, payload, properties = self._state.generation, bytes(message.payload), _user_properties(message)
+    def _on_message(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
+        generation, payload = self._state.generation, bytes(message.payload)
+        properties = dict(getattr(message.properties, "UserProperty", ()))
         self._inbox.put(Message(message.topic, payload, message.retain, properties, generation, message.mid))
 
-    def _tell_once(self, reason: str) -> None:
-        if reason != self._state.last_refusal:
+    def _warn_once(self, reason: str) -> None:
+        if reason != self._state.connect_error:
             host, port = self._settings.host, self._settings.port
-            logger.warning("cannot connect to the broker at %s:%d: %s Trying on.", host, port, reason)
-            self._state.last_refusal = reason
-
-
-def _user_properties(message: MQTTMessage) -> dict[str, str]:
-    return dict(getattr(message.properties, "UserProperty", ()))
-
-
-def _properties(packet_type: int) -> Properties:
-    return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves its constructor untyped
+            logger.warning("the broker at %s:%d %s; retrying", host, port, reason)
+            self._state.connect_error = reason

@@ -20,10 +20,10 @@ def check_broker(settings: MqttSettings, topic: str) -> CheckResult:
     probe = settings.model_copy(update={"client_id": f"{settings.client_id}-check-{os.getpid()}"})
     with Connection(probe, stop=threading.Event(), persistent_session=False) as connection:
         if not connection.wait_until_connected(CHECK_TIMEOUT_S):
-            text = "refused the connection or did not respond; check MQTT_HOST, MQTT_PORT, MQTT_USERNAME, MQTT_PASSWORD"
-            return CheckResult(ok=False, what=what, text=text)
+            text = f"did not respond within {CHECK_TIMEOUT_S:g} s; check MQTT_HOST and MQTT_PORT"
+            return CheckResult(ok=False, what=what, text=connection.connect_error or text)
         try:
-            publication = connection.publish(topic, b"", retain=True).result(CHECK_TIMEOUT_S)
+            publication = connection.publish(topic, b"", retain=True, content_type=None).result(CHECK_TIMEOUT_S)
         except NotAcknowledged:
             return CheckResult(ok=False, what=what, text="did not acknowledge a publication; is it overloaded?")
     if publication.accepted:

@@ -22,14 +22,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import takewhile
 
-from pydantic import ConfigDict, Field
-
 from shared.journal import Journal, JournalFull
 from shared.messages import ONLINE, Receipt
-from shared.mqtt import Connection, Message, Publication, Subscription, TooManyWaiting
+from shared.mqtt import Connection, Message, Publication, QueueFull, Subscription
 from shared.payload import InvalidPayload
-from shared.readings import Name, Reading
-from shared.settings import Section
+from shared.readings import Reading
+from shared.settings import NO_SINK, JournalSettings
 from shared.topics import Topics
 
 logger = logging.getLogger(__name__)
@@ -53,22 +51,6 @@ LOOK_AFTER_S = 10.0
 
 CLOCK_WAS_SET_S = 60.0
 """Less is a clock that is kept right."""
-
-NO_SINK = "none"
-
-
-class JournalSettings(Section):
-    """How readings are kept until they are stored."""
-
-    # systemd sets JOURNAL_STREAM.
-    model_config = ConfigDict(extra="ignore")
-
-    receipts_from: Name = Field(
-        "carbon-sink", description=f"whose receipt ends a reading's stay; '{NO_SINK}': the broker's word will do"
-    )
-    resend_after_s: float = Field(120.0, ge=1, description="seconds without a receipt after which it is sent again")
-    keep_days: float = Field(7.0, gt=0, description="days that a reading without a receipt is kept")
-    max_mb: float = Field(256.0, ge=1, description="megabytes that such readings may take")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +188,7 @@ class Outbox:
                 topic = self._connection.topics.reading(serial, reading.kind)
                 try:
                     self._connection.publish(topic, reading.to_json(), retain=True)
-                except TooManyWaiting:
+                except QueueFull:
                     self.counters["readings_expired"] += 1
 
     def _publish_waiting(self) -> None:
@@ -233,7 +215,7 @@ class Outbox:
         for row in self._journal.rows([sequence]):
             late = old or not self._journal.is_newest(row)
             topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
-            if len(row.payload) + len(topic) + MAX_PROPERTY_BYTES > self._connection.maximum_packet_bytes:
+            if len(row.payload) + len(topic) + MAX_PROPERTY_BYTES > self._connection.max_packet_bytes:
                 logger.error("row %d is larger than the broker takes; it stays in the journal", sequence)
                 break
             self.counters["readings_resent"] += old or sequence in self._lost
@@ -243,6 +225,7 @@ class Outbox:
                 row.payload,
                 retain=not late,
                 user_properties={"journal": self._journal.name, "sequence": str(sequence)},
+                resend=False,
             )
             answer.add_done_callback(lambda done: self._events.put(_Answered(sequence, _publication(done))))
             return

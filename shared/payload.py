@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json, to_json
 
 
-class InvalidPayload(ValueError):  # noqa: N818 - the contract's word for it: drop it and count it
+class InvalidPayload(ValueError):
     """A payload is not what the contract says; the message says which field and why, never its content."""
 
 

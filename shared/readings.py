@@ -12,11 +12,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from shared.payload import InvalidPayload, Payload
+from shared.topics import SERIAL_PATTERN
 
 Timestamp = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """Epoch seconds. Whisper keeps them in 32 bits (graphite-project/whisper, whisper.py), so milliseconds are refused."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
+"""A gateway's serial number."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Phase = Annotated[int, Field(ge=1, le=3, strict=False)]
 

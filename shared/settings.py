@@ -22,8 +22,12 @@ from pydantic_settings import (
 )
 
 from shared.lifecycle import ExitCode
+from shared.readings import Name
 
 SECRETS_DIR = Path("/run/secrets")
+
+NO_SINK = "none"
+"""In place of a sink's client id: no receipts, the broker's acknowledgement is enough."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -61,6 +65,22 @@ class LogSettings(Section):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important message told")
     format: Literal["text", "json"] = Field("text", description="for people or for machines")
+
+
+class JournalSettings(Section):
+    """How a publisher keeps readings until they are stored."""
+
+    # systemd sets JOURNAL_STREAM.
+    model_config = ConfigDict(extra="ignore")
+
+    receipts_from: Name = Field(
+        "carbon-sink",
+        description="client id of the sink whose receipts remove readings from the journal; "
+        f"'{NO_SINK}': the broker's acknowledgement is enough",
+    )
+    resend_after_s: float = Field(120.0, ge=1, description="seconds without a receipt after which a reading is resent")
+    keep_days: float = Field(7.0, gt=0, description="days after which a reading without a receipt expires")
+    max_mb: float = Field(256.0, ge=1, description="maximum size of the journal in megabytes")
 
 
 class ServiceSettings(BaseSettings):

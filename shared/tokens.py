@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 from pydantic import AfterValidator, Field, SecretStr, field_serializer
 
 from shared.payload import Payload
-from shared.readings import Timestamp
+from shared.readings import Serial, Timestamp
 from shared.topics import SERIAL_PATTERN
 
 DAY_S = 86_400
@@ -26,7 +26,7 @@ MAX_TOKEN_LENGTH = 8192
 TokenKind = Literal["owner", "installer", "manual"]
 
 
-class InvalidToken(ValueError):  # noqa: N818 - the contract's word for it
+class InvalidToken(ValueError):
     """A text is not the token that was requested; the message says why and never quotes it."""
 
 
@@ -43,7 +43,6 @@ def _for_a_header(token: SecretStr) -> SecretStr:
 
 
 TokenText = Annotated[SecretStr, AfterValidator(_for_a_header), Field(json_schema_extra={"format": "password"})]
-Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
 
 
 class Token(Payload):

@@ -12,7 +12,7 @@ SERIAL_PATTERN = re.compile(r"[A-Za-z0-9]{1,32}")
 KIND_PATTERN = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
-class UnknownTopic(ValueError):  # noqa: N818 - it is what was met, not a fault of ours
+class UnknownTopic(ValueError):
     """The topic is none of the contract's reading topics."""
 
 
@@ -22,8 +22,6 @@ class ReadingTopic:
 
     source: str
     kind: str
-    late: bool
-    """True on ``history/``: the reading arrives after newer ones of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +87,11 @@ class Topics:
         below_base = topic.removeprefix(f"{self.base}/")
         match below_base.split("/", 2) if below_base != topic else []:
             case ["services", client_id, "metrics"] if KIND_PATTERN.fullmatch(client_id):
-                return ReadingTopic(f"services/{client_id}", "metrics", late=False)
-            case [serial, "readings" | "history" as room, kind] if SERIAL_PATTERN.fullmatch(
-                serial
-            ) and KIND_PATTERN.fullmatch(kind):
-                return ReadingTopic(serial, kind, late=room == "history")
+                return ReadingTopic(f"services/{client_id}", "metrics")
+            case [serial, "readings" | "history", kind] if SERIAL_PATTERN.fullmatch(serial) and KIND_PATTERN.fullmatch(
+                kind
+            ):
+                return ReadingTopic(serial, kind)
         raise UnknownTopic(f"no reading's topic: {topic!r}")
 
     def parse_token_request(self, topic: str) -> str:

@@ -38,7 +38,7 @@ KEEPALIVE_S = 1
 """A machine that vanishes sends no end of file: the held connection is probed, three times a second apart."""
 
 
-class CarbonUnavailable(Exception):  # noqa: N818 - what happened
+class CarbonUnavailable(Exception):
     """Carbon did not read a batch to its end; writing a point twice is harmless, so send it again."""
 
 

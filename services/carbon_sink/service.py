@@ -111,7 +111,7 @@ class CarbonSink:
         ends_at = time.monotonic() + MAX_WAIT_S
         while len(batch.points) < self._settings.batch_size and (left_s := ends_at - time.monotonic()) > 0:
             message = self._connection.receive(left_s)
-            if not isinstance(message, Message) or message.generation != self._connection.generation:
+            if not isinstance(message, Message) or not self._connection.is_current(message):
                 # Messages of a lost connection come again on the next one.
                 continue
             if not messages:
@@ -225,7 +225,7 @@ class CarbonSink:
         if not self._connection.connected:
             return
         self._next_metrics_at = now + METRICS_INTERVAL_S
-        gauges = {"messages_waiting": self._connection.waiting, "points_unsettled": self._unsettled.points}
+        gauges = {"messages_waiting": self._connection.backlog, "points_unsettled": self._unsettled.points}
         metrics = Metrics(
             timestamp=int(self._clock()), **{name: float(count) for name, count in (self._counters | gauges).items()}
         )

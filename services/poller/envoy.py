@@ -62,7 +62,7 @@ class GatewayError(Exception):
     """The gateway did not give what was asked for."""
 
 
-class GatewayUnavailable(GatewayError):  # noqa: N818 - what happened
+class GatewayUnavailable(GatewayError):
     """The gateway does not answer, or says that it cannot now."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
@@ -74,15 +74,15 @@ class CertificateChanged(GatewayUnavailable):
     """The gateway shows another certificate than before, and was therefore told nothing."""
 
 
-class TokenRejected(GatewayError):  # noqa: N818 - what happened
+class TokenRejected(GatewayError):
     """The gateway does not accept the token, the user or the password."""
 
 
-class EndpointMissing(GatewayError):  # noqa: N818 - what happened
+class EndpointMissing(GatewayError):
     """The gateway knows no such path."""
 
 
-class BadResponse(GatewayError):  # noqa: N818 - what happened
+class BadResponse(GatewayError):
     """The gateway answered something that is not what was asked for."""
 
 

@@ -276,7 +276,7 @@ class GatewayPoller:
             logger.info("gateway %s answers again", self._info.serial)
         self.online = online
         topic = self._connection.topics.gateway_status(self._info.serial)
-        self._connection.publish(topic, ONLINE if online else OFFLINE, retain=True)
+        self._connection.publish(topic, ONLINE if online else OFFLINE, retain=True, content_type=None)
 
     def _publish_info(self, info: GatewayInfo) -> None:
         """Publish what the gateway is, if that is news."""

@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from shared.messages import Serial, TokenText
-from shared.outbox import JournalSettings
-from shared.settings import MqttSettings, Section, ServiceSettings
+from shared.readings import Serial
+from shared.settings import JournalSettings, MqttSettings, Section, ServiceSettings
+from shared.tokens import TokenText
 
 
 def _host_or_url(host: str) -> str:

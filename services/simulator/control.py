@@ -12,7 +12,7 @@ from services.simulator.ledger import Ledger
 from services.simulator.tokens import LIFETIME_S, TokenMint
 
 
-class BadRequest(ValueError):  # noqa: N818 - what was met
+class BadRequest(ValueError):
     """A request that cannot be understood; the message says what is wrong."""
 
 

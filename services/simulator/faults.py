@@ -19,7 +19,7 @@ SERVERS = ("envoy", "enlighten", "any")
 _LOGIN, _TOKENS = "/login/login.json", "/tokens"
 
 
-class BadFault(ValueError):  # noqa: N818 - what was met
+class BadFault(ValueError):
     """A fault that was asked for in a way that cannot be understood; the message says what is wrong."""
 
 

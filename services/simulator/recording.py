@@ -17,7 +17,7 @@ _NOT_REPEATED = {"content-length", "content-encoding", "transfer-encoding", "con
 _FIRMWARE_WITH_TOKENS = 7
 
 
-class BadRecording(ValueError):  # noqa: N818 - what was met
+class BadRecording(ValueError):
     """A folder that cannot stand for a gateway; the message says why."""
 
 

@@ -20,7 +20,7 @@ demand. Options win over environment variables.
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class BadSettings(Exception):  # noqa: N818 - what was met
+class BadSettings(Exception):
     """Settings that cannot be used; `lines` says what is wrong, one setting a line."""
 
     def __init__(self, lines: list[str]) -> None:

@@ -52,7 +52,7 @@ class EnlightenError(Exception):
     """How long Enphase is to be left alone at least."""
 
 
-class LoginRejected(EnlightenError):  # noqa: N818 - what happened
+class LoginRejected(EnlightenError):
     """Enphase knows the account and does not let us in: each further try brings it nearer to being locked."""
 
 
@@ -88,7 +88,7 @@ class LoginNotUnderstood(LoginRejected):
     state = "cloud_unreachable"
 
 
-class Throttled(EnlightenError):  # noqa: N818 - what happened
+class Throttled(EnlightenError):
     """Enphase says that we ask too often."""
 
     state = "locked_out"
@@ -98,14 +98,14 @@ class Throttled(EnlightenError):  # noqa: N818 - what happened
         self.stay_away_s = stay_away_s
 
 
-class SerialRefused(EnlightenError):  # noqa: N818 - what happened
+class SerialRefused(EnlightenError):
     """The log-in is good, but there is no token for this gateway."""
 
     state = "bad_credentials"
     stay_away_s = DAY_S
 
 
-class CloudUnreachable(EnlightenError):  # noqa: N818 - what happened
+class CloudUnreachable(EnlightenError):
     """No answer, or Enphase says that it cannot now, and perhaps when it can again."""
 
     state = "cloud_unreachable"

@@ -133,8 +133,8 @@ class TokenBroker:
 
     def _clear(self, serial: str) -> None:
         logger.info("gateway %s is no longer served: its retained token is cleared", serial)
-        self._connection.publish(self._connection.topics.token(serial), b"", retain=True)
-        self._connection.publish(self._connection.topics.token_status(serial), b"", retain=True)
+        self._connection.publish(self._connection.topics.token(serial), b"", retain=True, content_type=None)
+        self._connection.publish(self._connection.topics.token_status(serial), b"", retain=True, content_type=None)
 
     def _tell_days_left(self) -> None:
         now = self._clock()

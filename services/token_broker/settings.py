@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, FilePath, HttpUrl, SecretStr
 from pydantic_settings import NoDecode
 
-from shared.messages import Serial
+from shared.readings import Serial
 from shared.settings import MqttSettings, Section, ServiceSettings
 
 LOGIN_URL = HttpUrl("https://enlighten.enphaseenergy.com/login/login.json")

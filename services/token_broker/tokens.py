@@ -13,7 +13,8 @@ import jwt
 from jwt.types import Options
 
 from services.token_broker.files import quarantine, write_private
-from shared.messages import TokenKind, TokenMessage
+from shared.messages import TokenMessage
+from shared.tokens import TokenKind
 from shared.topics import SERIAL_PATTERN
 
 DAY_S = 86_400
@@ -32,7 +33,7 @@ ONLY_SIGNATURE: Options = {
 NOT_ES256 = "it is not signed with ES256"
 
 
-class NotAToken(ValueError):  # noqa: N818 - what it is
+class NotAToken(ValueError):
     """A text is not the token that was asked for; the message says why, never what it holds."""
 
 

@@ -185,12 +185,12 @@ def metered(moment: Moment) -> Iterator[Reading]:
 
 
 def _points(serial: str, reading: Reading) -> list[Point]:
-    return points_of(ReadingTopic(serial, reading.kind, late=False), reading, PREFIX, {})
+    return points_of(ReadingTopic(serial, reading.kind), reading, PREFIX, {})
 
 
 def _metrics(client_id: str, time: int, **numbers: float) -> list[Point]:
     reading = Metrics.model_validate({"timestamp": time, **numbers})
-    return points_of(ReadingTopic(f"services/{client_id}", "metrics", late=False), reading, PREFIX, {})
+    return points_of(ReadingTopic(f"services/{client_id}", "metrics"), reading, PREFIX, {})
 
 
 def _times(first: int, now: int) -> Iterator[int]:

@@ -90,9 +90,9 @@ def test_b10_a_broker_that_does_not_let_us_publish(tmp_path: Path) -> None:
     with standing_house(tmp_path, broker_rules=[f"acl_file {rules}"]) as house:
         rules.write_text(HEARTBEATS_ONLY)
         house.broker.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "the broker refuses what we publish" in house.poller.output, "it is told")
+        wait_until(lambda: "the broker refused a publication" in house.poller.output, "it is told")
         house.poll_on(12)
-        assert house.poller.output.count("the broker refuses what we publish") == 1
+        assert house.poller.output.count("the broker refused a publication") == 1
         assert "check its access rules" in house.poller.output
         assert house.metric("readings_resent") < 100
         rules.write_text(EVERYTHING)
@@ -137,8 +137,8 @@ def test_b11_a_wrong_password(tmp_path: Path) -> None:
 
 def test_b11_a_password_that_is_mended_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No restart is needed once the broker knows us."""
-    monkeypatch.setattr(shared.mqtt, "REFUSED_MIN_S", 2)
-    monkeypatch.setattr(shared.mqtt, "REFUSED_MAX_S", 3)
+    monkeypatch.setattr(shared.mqtt, "MIN_REFUSED_DELAY_S", 2)
+    monkeypatch.setattr(shared.mqtt, "MAX_REFUSED_DELAY_S", 3)
     passwords = tmp_path / "passwords"
     password_file(passwords, "another")
     with (
@@ -173,4 +173,4 @@ def test_p8_a_reading_larger_than_the_broker_takes(tmp_path: Path) -> None:
         wait_until(lambda: "larger than the broker takes" in house.poller.output, house.poller.output)
 
         house.everything_arrives(but=3)
-        assert "lost the broker" not in house.poller.output
+        assert "lost the connection to the broker" not in house.poller.output

@@ -14,9 +14,9 @@ import shared.outbox
 from shared.journal import Journal
 from shared.messages import Receipt
 from shared.mqtt import Connection, Message, Subscription
-from shared.outbox import JournalSettings, Outbox, subscriptions
+from shared.outbox import Outbox, subscriptions
 from shared.readings import Inverter, Production, Reading
-from shared.settings import MqttSettings
+from shared.settings import JournalSettings, MqttSettings
 from shared.topics import Topics
 from tests.conftest import SERIAL, Server
 from tests.faults.proxy import Proxy

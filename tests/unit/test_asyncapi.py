@@ -14,11 +14,12 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from shared.messages import OFFLINE, ONLINE, GatewayInfo, Receipt, TokenMessage, TokenRequest, TokenStatus
+from shared.messages import OFFLINE, ONLINE, GatewayInfo, Receipt, TokenRequest, TokenStatus
 from shared.mqtt import KEEPALIVE_S, SESSION_EXPIRY_S
 from shared.payload import InvalidPayload, Payload
 from shared.readings import READINGS, Metrics, Name, Reading, reading_from_json
 from shared.settings import MqttSettings
+from shared.tokens import Token
 from shared.topics import Topics
 from tests.npm import node_with_packages
 
@@ -27,7 +28,7 @@ DOCUMENT = ROOT / "docs" / "asyncapi.yaml"
 VALIDATOR = ROOT / "tests" / "asyncapi"
 VALIDATE_DEADLINE_S = 60
 
-MESSAGES: tuple[type[Payload], ...] = (GatewayInfo, TokenMessage, TokenRequest, TokenStatus, Receipt)
+MESSAGES: tuple[type[Payload], ...] = (GatewayInfo, Token, TokenRequest, TokenStatus, Receipt)
 MODELS = {model.__name__: model for model in (*READINGS, *MESSAGES)}
 STATUS_MESSAGES = {"GatewayStatus", "ServiceStatus"}
 """The messages that are a plain word."""
@@ -214,9 +215,9 @@ def test_every_channel_has_one_who_sends_and_one_who_receives() -> None:
 
 @cache
 def sources_of_services() -> str:
-    """Return the text of the services, but for the simulator, which publishes nothing."""
-    files = sorted((ROOT / "services").glob("*/*.py"))
-    return "\n".join(file.read_text() for file in files if file.parent.name != "simulator")
+    """Return the source of what makes messages: the services without the simulator, and shared/tokens.py."""
+    services = [file for file in sorted((ROOT / "services").glob("*/*.py")) if file.parent.name != "simulator"]
+    return "\n".join(file.read_text() for file in [*services, ROOT / "shared" / "tokens.py"])
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)

@@ -6,7 +6,7 @@ import pytest
 from services.carbon_sink.carbon import POINTS_A_FRAME, frames
 from services.carbon_sink.points import Point, is_carbon_path, points_of
 from shared.readings import Meter, MeterPhase, Metrics, Production
-from shared.topics import ReadingTopic
+from shared.topics import ReadingTopic, Topics
 
 SERIAL = "122012345678"
 
@@ -14,7 +14,7 @@ SERIAL = "122012345678"
 def test_each_number_of_a_reading_is_a_point_and_its_words_are_none() -> None:
     """The source of a production is no value; its power and energy are."""
     reading = Production(timestamp=5, power_w=1.5, energy_lifetime_wh=2, source="meter")
-    topic = ReadingTopic(SERIAL, reading.kind, late=False)
+    topic = ReadingTopic(SERIAL, reading.kind)
 
     assert points_of(topic, reading, "enphase", {}) == [
         Point(f"enphase.{SERIAL}.production.power_w", 1.5, 5),
@@ -26,8 +26,11 @@ def test_a_late_reading_has_the_same_path() -> None:
     """readings/ and history/ end in the same series."""
     reading = MeterPhase(type="net-consumption", phase=3, timestamp=5, voltage_v=230.5)
 
+    topics = Topics("enphase")
+
     in_time, late = (
-        points_of(ReadingTopic(SERIAL, reading.kind, late=late), reading, "a.b", {}) for late in (False, True)
+        points_of(topics.parse_reading(topic), reading, "a.b", {})
+        for topic in (topics.reading(SERIAL, reading.kind), topics.history(SERIAL, reading.kind))
     )
 
     assert in_time == late == [Point(f"a.b.{SERIAL}.meter.net-consumption.phase.3.voltage_v", 230.5, 5)]
@@ -38,7 +41,7 @@ def test_an_alias_is_one_more_path() -> None:
     reading = Production(timestamp=5, power_w=1.5, source="meter")
     aliases = {"production.power_w": "stats.gauges.solar.production"}
 
-    points = points_of(ReadingTopic(SERIAL, "production", late=False), reading, "enphase", aliases)
+    points = points_of(ReadingTopic(SERIAL, "production"), reading, "enphase", aliases)
 
     assert [point.path for point in points] == [
         f"enphase.{SERIAL}.production.power_w",
@@ -50,14 +53,14 @@ def test_a_services_metrics_stand_below_services() -> None:
     """What the sink counts of itself is drawn beside the readings."""
     metrics = Metrics.model_validate({"timestamp": 5, "readings_delivered": 7.0})
 
-    assert points_of(ReadingTopic("services/carbon-sink", "metrics", late=False), metrics, "enphase", {}) == [
+    assert points_of(ReadingTopic("services/carbon-sink", "metrics"), metrics, "enphase", {}) == [
         Point("enphase.services.carbon-sink.metrics.readings_delivered", 7.0, 5)
     ]
 
 
 def test_what_carbon_would_store_under_another_name_becomes_an_underscore() -> None:
     """A dot would be a folder, a brace a pattern."""
-    topic = ReadingTopic("12.34", "meter/{a}", late=False)
+    topic = ReadingTopic("12.34", "meter/{a}")
 
     (point,) = points_of(topic, Meter(type="x", timestamp=5, voltage_v=1), "enphase", {})
 

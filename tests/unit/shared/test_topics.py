@@ -8,9 +8,9 @@ TOPICS = Topics("home/enphase")
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [
-        (TOPICS.reading("122012345678", "production"), ReadingTopic("122012345678", "production", late=False)),
-        (TOPICS.history("122012345678", "inverter/9"), ReadingTopic("122012345678", "inverter/9", late=True)),
-        (TOPICS.metrics("carbon-sink"), ReadingTopic("services/carbon-sink", "metrics", late=False)),
+        (TOPICS.reading("122012345678", "production"), ReadingTopic("122012345678", "production")),
+        (TOPICS.history("122012345678", "inverter/9"), ReadingTopic("122012345678", "inverter/9")),
+        (TOPICS.metrics("carbon-sink"), ReadingTopic("services/carbon-sink", "metrics")),
     ],
 )
 def test_a_reading_topic_taken_apart_tells_what_it_was_built_from(topic: str, expected: ReadingTopic) -> None:

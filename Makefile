@@ -20,16 +20,31 @@ PIP_INSTALL_PROJECT := $(BIN)/python -m pip install --quiet --disable-pip-versio
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint chaos lock clean
+.PHONY: help run test test-docker test-npm test-root test-all lint chaos lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
 run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, on a simulated roof or ENVOY_HOST's
 	@exec $(BIN)/python -m deploy.local
 
-test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests, with branch coverage
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered $(ARGS)
+# Two cores carry four processes: most tests wait for programs.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
+
+test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests that need Python alone, or what this machine happens to have
+	@$(PYTEST) -m "not (docker or npm or root or recordings)" $(ARGS)
+
+test-docker: $(INSTALLED)-dev ## run the tests of the compose stack (needs Docker)
+	@CI=true $(PYTEST) -m docker $(ARGS)
+
+test-npm: $(INSTALLED)-dev ## run the tests that use Node.js packages as validators (needs npm)
+	@CI=true $(PYTEST) -m npm $(ARGS)
+
+test-root: $(INSTALLED)-dev ## run the tests that fill disks and lose packets (needs root on Linux, iptables and Mosquitto)
+	@CI=true $(PYTEST) -m root $(ARGS)
+
+test-all: $(INSTALLED)-dev $(INSTALLED)-broker ## run every test as CI does, with coverage; what cannot run here fails
+	@CI=true $(PYTEST) --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: $(INSTALLED)-dev ## check style and types
 	@$(BIN)/ruff check

@@ -1,44 +1,37 @@
-"""A real broker and a real Carbon for every test that wants one, and the promise that CI skips nothing."""
+"""Fixtures of many tests: a real broker, a real Carbon, a simulated gateway, and what connects them."""
 
-import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.local.broker import find_mosquitto
 from services.simulator.simulator import Simulator
 from shared.mqtt import Connection, Subscription
 from shared.settings import MqttSettings
+from tests.needs import NeedsPlugin
 from tests.programs import HOST, Program, free_port, listening, simulator, wait_until
 
 SERIAL = "122012345678"
 
 
-class TogetherByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Lets one process run all tests of a module, and one all those that share the compose stack."""
+class ScheduleByModule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Runs all tests of a module in one process, and all tests of the compose stack in one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "the compose stack" if nodeid.startswith("tests/docker/") else str(super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Let xdist hand out the tests like that."""
-    return TogetherByModule(config, log)
+    """Return how xdist distributes the tests."""
+    return ScheduleByModule(config, log)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Make a skip a failure in CI, which promises to run everything, but for Docker where it does not require it."""
-    report = yield
-    promised = os.environ.get("CI") and ("docker" not in item.path.parts or os.environ.get("REQUIRE_DOCKER"))
-    if report.skipped and promised and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"CI promises to run {item.nodeid}, but it was skipped: {report.longrepr}"
-    return report
+def pytest_configure(config: pytest.Config) -> None:
+    """Select tests by what this machine has."""
+    config.pluginmanager.register(NeedsPlugin(config))
 
 
 class Server(Program):
@@ -49,14 +42,12 @@ class Server(Program):
     def start(self) -> None:
         """Start it and wait until it serves."""
         super().start()
-        wait_until(lambda: listening(self.port), f"port {self.port} serves; it said: {self.output}")
+        wait_until(lambda: listening(self.port), f"port {self.port} accepts connections; {self.output}")
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Server]:
-    """Yield a mosquitto with the configuration of ``make run``, on a port of its own."""
-    if find_mosquitto() is None:
-        pytest.skip("needs mosquitto (apt install mosquitto)")
+    """Yield the broker of ``make run``, on a free port: Mosquitto, or iotcore where that is not installed."""
     yield from _server("deploy.local.broker", "MQTT_PORT", tmp_path)
 
 

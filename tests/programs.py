@@ -1,6 +1,7 @@
 """Real programs for tests: started on free ports, killed, started again, and waited for without sleeping."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,7 +21,6 @@ from services.simulator.simulator import Simulator
 ROOT = Path(__file__).parents[1]
 HOST = "127.0.0.1"
 DEADLINE_S = 60.0
-OUR_SETTINGS = ("CARBON_", "ENLIGHTEN_", "ENVOY", "GRAPHITE_", "LOG_", "MQTT_", "POLL_", "SIMULATOR_", "STATE_DIR")
 
 Value = TypeVar("Value")
 
@@ -35,10 +35,13 @@ def wait_until(condition: Callable[[], Value | None], what: str, deadline_s: flo
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nothing listens.
+
+    It is below the range from which outgoing connections take theirs, so that none takes it before it is used.
+    """
+    while listening(port := random.randrange(10_000, 30_000)):
+        pass
+    return port
 
 
 def listening(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""The compose stack, unmodified, for the tests of this folder; they skip, saying why, where it cannot be had."""
+"""The compose stack, unmodified, for the tests of this folder."""
 
 import os
 import subprocess
@@ -44,6 +44,14 @@ def _problem(command: list[str]) -> str | None:
     return done.stderr.strip() or f"exit {done.returncode}" if done.returncode else None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder: they need Docker."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.docker)
+
+
 @pytest.fixture(scope="session")
 def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what takes the place of .env."""
@@ -58,9 +66,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def docker_compose_command(settings_file: Path) -> str:
     """Return how compose is called, with the settings of the tests and none of a developer's, if it works here."""
     if problem := docker_problem():
-        if os.environ.get("REQUIRE_DOCKER"):
-            pytest.fail(f"REQUIRE_DOCKER is set, but {problem}")
-        pytest.skip(problem)
+        pytest.fail(problem)
     developers = os.environ.keys() - clean_environment().keys() | {"COMPOSE_PROFILES"}
     return f"env {' '.join(f'-u {name}' for name in sorted(developers))} docker compose --env-file {settings_file}"
 

@@ -1,4 +1,3 @@
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -9,24 +8,20 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from deploy.local.broker import IOTCORE_PAYLOAD_LIMIT, find_mosquitto, iotcore_configuration
+from deploy.local.broker import IOTCORE_PAYLOAD_LIMIT, iotcore_configuration
 from tests.integration.local_programs import local_settings
 from tests.programs import HOST, Program, listening, wait_until
 
 DEADLINE_S = 10
 
 
-@pytest.fixture(params=["mosquitto", "iotcore"])
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("mosquitto", "iotcore")])
 def any_broker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of each broker that ``make run`` can use."""
     settings = local_settings(tmp_path)
     port = int(settings["MQTT_PORT"])
     program = Program.python("deploy.local.broker", log=tmp_path / "log", environment=settings)
-    if request.param == "mosquitto" and find_mosquitto() is None:
-        pytest.skip("needs mosquitto (apt install mosquitto)")
     if request.param == "iotcore":
-        if importlib.util.find_spec("iotcore") is None:
-            pytest.skip("needs iotcore (make test installs it)")
         # What deploy.local.broker does where there is no mosquitto, which a test can't take off the machine.
         configuration = tmp_path / "iotcore.toml"
         configuration.write_text(iotcore_configuration(port))

@@ -4,10 +4,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
+import whisper
 
 from tests.integration.local_programs import ask_graphite, local_settings, send_to_carbon, stored_points
 from tests.programs import HOST, Program, listening, wait_until
@@ -65,7 +65,6 @@ def test_series_are_found_by_pattern(graphite: dict[str, str]) -> None:
 
 def test_each_kind_of_series_is_kept_as_it_should_be(graphite: dict[str, str]) -> None:
     """Power is averaged, counters keep their newest state, quarter-hours have no finer archive."""
-    whisper = pytest.importorskip("whisper")
     now_s = int(time.time())
     paths = (POWER, LIFETIME, QUARTER_HOURS)
     send_to_carbon(graphite["CARBON_PORT"], [(path, (now_s, 1.0)) for path in paths])
@@ -93,10 +92,9 @@ def test_half_written_whisper_file_is_set_aside(environment: dict[str, str], tmp
     assert "set aside" in carbon.output
 
 
+@pytest.mark.cairo
 def test_picture_is_drawn_where_libcairo2_is_installed(graphite: dict[str, str]) -> None:
     """The render API is Graphite's own, pictures included."""
-    if find_library("cairo") is None:
-        pytest.skip("libcairo2 is not installed")
     with urllib.request.urlopen(_picture_url(graphite), timeout=10) as answer:
         assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
 

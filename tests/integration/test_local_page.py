@@ -1,5 +1,4 @@
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -8,16 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.integration.local_programs import local_settings, send_to_carbon, stored_points
+from tests.needs import CHROMIUM
 from tests.programs import HOST, Program, listening, wait_until
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.chromium
 
 
 @pytest.fixture
 def graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A running Carbon and render API, by their settings."""
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium (apt install chromium)")
     settings = local_settings(tmp_path)
     programs = [
         Program.python(f"deploy.local.{name}", log=tmp_path / f"{name}.log", environment=settings)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.gateways.catalog import BY_NAME
 from tests.integration.local_programs import ask_graphite, local_settings, stored_points
-from tests.programs import HOST, ROOT, Program, wait_until
+from tests.programs import HOST, Program, wait_until
 
-RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
 SERIAL = "122098765432"
 SLOT_S = 10
 """Graphite's finest slot; of several readings in one the last counts."""
@@ -181,14 +181,12 @@ def test_sigterm_ends_everything_and_leaves_nothing_running(pipeline: Pipeline) 
     assert "Traceback" not in pipeline.output
 
 
-def test_a_recorded_gateway_is_drawn_at_the_time_of_its_recording(tmp_path: Path) -> None:
-    """What a real gateway once answered stands in Graphite at its own time, in the slots kept for ten years."""
-    recording = RECORDINGS / "7.6.175_with_cts_3phase"
-    if not recording.is_dir():
-        pytest.skip(f"needs the recordings of real gateways: ENVOY_RECORDINGS={RECORDINGS} has no {recording.name}")
+def test_an_old_gateways_readings_are_drawn_at_their_own_time(tmp_path: Path) -> None:
+    """What a gateway measured months ago is in Graphite at its own time, in the slots kept for ten years."""
+    recording = BY_NAME["7.6.175_three_phases"].write(tmp_path / "gateway")
     production, net = json.loads((recording / "ivp_meters_readings").read_text())
     slot = production["timestamp"] // 900 * 900
-    with started(tmp_path, SIMULATOR_RECORDING=str(recording.resolve())) as pipeline:
+    with started(tmp_path, SIMULATOR_RECORDING=str(recording)) as pipeline:
         port = pipeline.settings["GRAPHITE_PORT"]
         wait_until(lambda: gateways(port), f"a gateway in Graphite; {pipeline.output}", START_S)
         for path, value in {

@@ -1,7 +1,6 @@
 """What ``poller --once`` prints, for simulated and for recorded gateways."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -15,9 +14,9 @@ from services.simulator.answer import Request
 from services.simulator.faults import parse_fault
 from services.simulator.recording import read_recording
 from tests.conftest import Server
+from tests.gateways.catalog import BY_NAME
 from tests.programs import ROOT, clean_environment, simulator
-
-RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
+from tests.recordings import RECORDINGS
 
 
 def once(tmp_path: Path, host: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -128,12 +127,11 @@ FETCH_MANUALLY = {
 }
 
 
+@pytest.mark.recordings
 @pytest.mark.parametrize("name", FETCH_MANUALLY)
 def test_a_recorded_gateway_is_read_as_it_was_read_by_hand(name: str, tmp_path: Path) -> None:
     """Each number printed is the one that a person finds in the recording."""
     folder = RECORDINGS / name
-    if not folder.is_dir():
-        pytest.skip(f"needs the recordings of real gateways: ENVOY_RECORDINGS={RECORDINGS} has no {name}")
     expected = FETCH_MANUALLY[name]
     with simulator(tmp_path, recording=folder) as recorded:
         ended = once(tmp_path, recorded.envoy_url, ENVOY_TOKEN=recorded.token())
@@ -214,10 +212,7 @@ def test_a_token_with_a_line_break_is_never_shown_to_people(tmp_path: Path) -> N
 
 def test_a_token_goes_over_plain_http_only_where_the_owner_says_so(tmp_path: Path) -> None:
     """Whoever answers on port 80 while HTTPS is away is told nothing, though he knows serial and firmware."""
-    folder = RECORDINGS / "7.6.175_standard"
-    if not folder.is_dir():
-        pytest.skip(f"needs the recordings of real gateways: nothing at ENVOY_RECORDINGS={RECORDINGS}")
-    recording = read_recording(folder)
+    recording = read_recording(BY_NAME["7.6.175_unmetered"].write(tmp_path / "gateway"))
     shown = []
 
     class Impostor(BaseHTTPRequestHandler):

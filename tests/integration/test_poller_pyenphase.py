@@ -1,7 +1,6 @@
 """pyenphase, the library behind Home Assistant, as the judge: the same numbers, but where it is known to be wrong."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,8 @@ from services.poller.reader import GatewayReader
 from services.poller.settings import EnvoySettings
 from services.simulator.simulator import Simulator
 from shared.readings import Reading
-from tests.programs import ROOT, simulator
-
-RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
+from tests.programs import simulator
+from tests.recordings import NAMES, RECORDINGS
 
 Numbers = dict[str, float | None]
 
@@ -182,14 +180,13 @@ NOT_PYENPHASES = ("apparent_power_va", "reactive_power_var", "import_power_w", "
 """What pyenphase does not tell, or what is half of what it tells."""
 
 
-@pytest.mark.parametrize("folder", sorted(RECORDINGS.glob("*/")) or [RECORDINGS / "none"], ids=lambda f: f.name)
+@pytest.mark.recordings
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_gateway_gives_pyenphases_numbers_but_for_the_deliberate_differences(
-    folder: Path, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
     """Every number that either tells is the other's, to the watt that pyenphase rounds to, or stands in the table."""
-    if not folder.is_dir():
-        pytest.skip(f"needs the recordings of real gateways: nothing at ENVOY_RECORDINGS={RECORDINGS}")
-    with simulator(tmp_path, recording=folder) as roof:
+    with simulator(tmp_path, recording=RECORDINGS / name) as roof:
         theirs = numbers_of_pyenphase(asyncio.run(ask_pyenphase(roof)))
         ours = numbers_of_poller(ask_poller(roof, tmp_path))
 
@@ -200,4 +197,4 @@ def test_a_recorded_gateway_gives_pyenphases_numbers_but_for_the_deliberate_diff
         and (name not in ours or name not in theirs or abs((ours[name] or 0) - (theirs[name] or 0)) > allowance(name))
     }
 
-    assert different.keys() == DELIBERATE.get(folder.name, {}).keys(), different
+    assert different.keys() == DELIBERATE.get(name, {}).keys(), different

@@ -511,8 +511,7 @@ topic read enphase/+/readings/#
 def acl_broker(state: Path, port: int, rules: str = ACL) -> Program:
     """Return a Mosquitto with a password for each user and access rules after the contract."""
     mosquitto = find_mosquitto()
-    if mosquitto is None:
-        pytest.skip("needs mosquitto (apt install mosquitto)")
+    assert mosquitto, "mark the test with pytest.mark.mosquitto"
     passwords = state / "passwords"
     for name in ("token_broker", "poller", "viewer"):
         create = [] if passwords.exists() else ["-c"]

@@ -99,6 +99,7 @@ def validate(node: str, document: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.npm
 def test_the_contract_validated_has_no_fault(node: str) -> None:
     """@asyncapi/parser finds neither errors nor warnings in the document."""
     judged = validate(node, DOCUMENT)
@@ -106,6 +107,7 @@ def test_the_contract_validated_has_no_fault(node: str) -> None:
     assert (judged.returncode, judged.stderr) == (0, ""), judged.stdout
 
 
+@pytest.mark.npm
 @pytest.mark.parametrize(
     ("right", "wrong", "code"),
     [

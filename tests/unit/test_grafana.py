@@ -68,6 +68,7 @@ def type_check(node: str, folder: Path, *dashboards: str) -> str:
     ).stdout
 
 
+@pytest.mark.npm
 def test_the_dashboards_are_of_grafanas_types(node: str, tmp_path: Path) -> None:
     """Fields, options and their values are known to @grafana/schema 12."""
     assert type_check(node, tmp_path, *texts().values()) == ""
@@ -91,6 +92,7 @@ MISSPELT = [
 ]
 
 
+@pytest.mark.npm
 def test_a_misspelt_dashboard_is_refused(node: str, tmp_path: Path) -> None:
     """A wrong name or value anywhere is an error in that dashboard, so that silence means something."""
     whole = texts()[FILES / "solar-energy.json"]

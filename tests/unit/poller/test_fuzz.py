@@ -26,10 +26,12 @@ from shared.readings import (
     Reading,
     reading_from_json,
 )
-from tests.programs import ROOT, simulator
+from tests.gateways import Gateway
+from tests.gateways.catalog import GATEWAYS
+from tests.programs import simulator
+from tests.recordings import NAMES, RECORDINGS
 from tests.unit.poller.recorded import PATHS, RememberedEnvoy, recorded_answers, simulated_answers
 
-RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS", ROOT / "../shared/envoy-recordings"))
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "250"))
 """For each gateway; FUZZ_EXAMPLES=2000 for a long run."""
 
@@ -186,14 +188,21 @@ def fuzz(answers: dict[str, tuple[int, bytes]], name: str, capsys: pytest.Captur
         print(f"\n{name}: {tried} spoiled answers tried, {published} readings made of them")  # noqa: T201 - the count
 
 
-@pytest.mark.parametrize("folder", sorted(RECORDINGS.glob("*/")) or [RECORDINGS / "none"], ids=lambda f: f.name)
-def test_whatever_a_recorded_gateway_answers_nothing_wrong_is_made_of_it(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("gateway", GATEWAYS, ids=lambda gateway: gateway.name)
+def test_corrupt_responses_of_a_gateway_give_no_wrong_reading(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A real gateway's answers with fields, entries or all of them spoiled."""
-    if not folder.is_dir():
-        pytest.skip(f"needs the recordings of real gateways: nothing at ENVOY_RECORDINGS={RECORDINGS}")
-    fuzz(recorded_answers(folder), folder.name, capsys)
+    """Every firmware and oddity, with fields, entries or whole responses corrupt."""
+    fuzz(recorded_answers(gateway.write(tmp_path)), gateway.name, capsys)
+
+
+@pytest.mark.recordings
+@pytest.mark.parametrize("name", NAMES)
+def test_corrupt_responses_of_a_recorded_gateway_give_no_wrong_reading(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real gateway's responses with fields, entries or whole responses corrupt."""
+    fuzz(recorded_answers(RECORDINGS / name), name, capsys)
 
 
 @pytest.mark.parametrize("model", SIMULATED)

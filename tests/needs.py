@@ -49,7 +49,7 @@ NEEDS = (
     Need("docker", _docker_runs, "make test-docker, with a running Docker engine"),
     Need("npm", lambda: all(map(shutil.which, ("node", "npm"))), "make test-npm, with Node.js and npm"),
     Need("root", _may_mount_and_filter, "make test-root, as root on Linux with iptables"),
-    Need("recordings", RECORDINGS.is_dir, f"recordings of real gateways in {RECORDINGS} (ENVOY_RECORDINGS)"),
+    Need("recordings", RECORDINGS.is_dir, "ENVOY_RECORDINGS=<folder>, such as tests/fixtures of pyenphase/pyenphase"),
     Need("iotcore", lambda: find_spec("iotcore") is not None, "make test, where PyPI has a wheel of it"),
     Need("mosquitto", lambda: find_mosquitto() is not None, "apt install mosquitto"),
     Need("chromium", lambda: CHROMIUM is not None, "apt install chromium"),

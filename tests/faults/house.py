@@ -8,7 +8,6 @@ service says that it is well).
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -16,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import pytest
 import whisper
 
 from deploy.local.broker import find_mosquitto, mosquitto_configuration
@@ -24,6 +22,7 @@ from services.simulator.simulator import Simulator
 from shared.health import check_health
 from tests.conftest import Server
 from tests.faults.proxy import Proxy
+from tests.needs import find_program
 from tests.programs import HOST, Program, free_port, simulator, wait_until
 
 DAY_S = 86_400
@@ -234,8 +233,7 @@ def standing_house(
 def mosquitto(state: Path, rules: Sequence[str]) -> Server:
     """Return a mosquitto with rules of a test's own in place of those of ``make run``."""
     program = find_mosquitto()
-    if program is None:
-        pytest.skip("needs mosquitto (apt install mosquitto)")
+    assert program, "mark the test with pytest.mark.mosquitto"
     port = free_port()
     home = state / "broker"
     home.mkdir(parents=True, exist_ok=True)
@@ -252,24 +250,19 @@ def mosquitto(state: Path, rules: Sequence[str]) -> Server:
 @contextmanager
 def small_disk(directory: Path, size_kb: int) -> Iterator[Path]:
     """Mount a disk of so many kB on a directory and yield the path of a file that fills it once it is written."""
-    become_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if become_root and not shutil.which("sudo"):
-        pytest.skip("needs root, to mount a disk that can be filled")
     directory.mkdir(parents=True, exist_ok=True)
-    options = f"size={size_kb}k,uid={os.geteuid()}"
-    subprocess.run([*become_root, "mount", "-t", "tmpfs", "-o", options, "tmpfs", directory], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", directory], check=True)
     try:
         yield directory / "filler"
     finally:
-        subprocess.run([*become_root, "umount", "--lazy", directory], check=True)
+        subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 @contextmanager
 def packet_loss(ports: Sequence[int], probability: float) -> Iterator[None]:
     """Lose that share of all packets to and from ports of this machine."""
-    iptables = shutil.which("iptables", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if iptables is None or os.geteuid() != 0:
-        pytest.skip("needs root and iptables (apt install iptables), to lose packets")
+    iptables = find_program("iptables")
+    assert iptables, "mark the test with pytest.mark.root"
     rules = [
         f"INPUT -i lo -p tcp --{end} {port} -m statistic --mode random --probability {probability} -j DROP".split()
         for port in ports

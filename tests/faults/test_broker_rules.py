@@ -19,11 +19,14 @@ from tests.faults.house import fill, house_in, mosquitto, pause, small_disk, sta
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, wait_until
 
+pytestmark = pytest.mark.mosquitto
+
 HEARTBEATS_ONLY = "topic read #\ntopic write enphase/services/#\n"
 EVERYTHING = "topic readwrite #\n"
 USER, PASSWORD = "enphase", "open sesame"
 
 
+@pytest.mark.root
 def test_b7_the_brokers_disk_is_full(tmp_path: Path) -> None:
     """Once there is room again the broker starts, whatever it left, and nothing was lost meanwhile."""
     with small_disk(tmp_path / "broker", 600) as filler, standing_house(tmp_path) as house:

@@ -5,6 +5,8 @@ import time
 from configparser import ConfigParser
 from pathlib import Path
 
+import pytest
+
 from deploy.local.carbon import carbon_configuration
 from shared.mqtt import Connection
 from shared.readings import Production
@@ -48,6 +50,7 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
             assert memory_mb(slow) < 100
 
 
+@pytest.mark.root
 def test_c7_carbons_disk_is_full(tmp_path: Path) -> None:
     """A series that has its room on disk loses nothing; a new one is begun once there is room, and nobody is told."""
     (tmp_path / "graphite").mkdir()

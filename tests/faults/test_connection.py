@@ -143,6 +143,7 @@ def test_n1_a_line_of_64_kbit_a_second(house: House) -> None:
     house.everything_arrives()
 
 
+@pytest.mark.root
 def test_n1_a_fifth_of_all_packets_lost(house: House) -> None:
     """Lost packets between services, broker and Carbon delay readings and lose none."""
     with packet_loss([house.proxy.port, house.broker.port, house.carbon.port], 0.2):

@@ -27,6 +27,7 @@ FRESH_WITHIN_S = 10
 """A second until the next poll, one until the sink's batch is full, one until Carbon writes; and a busy machine."""
 
 
+@pytest.mark.root
 def test_p3_the_journals_disk_is_full(tmp_path: Path) -> None:
     """Readings go out without being kept, which is told and counted; what was kept still drains."""
     with small_disk(tmp_path / "poller", 2000) as filler, standing_house(tmp_path) as house:
@@ -111,6 +112,7 @@ def test_p5_the_sinks_clock_is_wrong_at_first(tmp_path: Path) -> None:
         house.everything_arrives()
 
 
+@pytest.mark.mosquitto
 def test_p6_a_long_outage_leaves_a_large_journal(tmp_path: Path) -> None:
     """All of it drains at hundreds a second, and fresh readings never wait for it."""
     begin = int(time.time()) - BACKLOG - 100

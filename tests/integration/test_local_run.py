@@ -67,8 +67,8 @@ def test_killed_broker_and_carbon_come_back(tmp_path: Path) -> None:
     ports = [int(settings[name]) for name in ("MQTT_PORT", "CARBON_PORT")]
     with _run(settings, tmp_path) as run:
         wait_until(lambda: all(map(listening, ports)), "broker and Carbon serve")
-        for program in ("mosquitto", "carbon-cache"):
-            [pid] = [pid for pid, command in _commands_of(tmp_path).items() if program in command]
+        for programs in (("mosquitto -c", "iotcore --config"), ("carbon-cache",)):
+            [pid] = [pid for pid, command in _commands_of(tmp_path).items() if any(map(command.count, programs))]
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda pid=pid: pid not in _processes_of(tmp_path), "the killed one is gone")  # type: ignore[misc]
         wait_until(lambda: run.output.count("killed by SIGKILL, starts again in 0.5 s") == 2, "both are told of")

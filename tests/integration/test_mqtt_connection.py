@@ -134,6 +134,7 @@ def test_what_nobody_has_received_does_not_add_up_over_lost_connections(
             assert [next_message(connection).payload for _message in range(10)] == [b"%d" % n for n in range(10)]
 
 
+@pytest.mark.mosquitto
 def test_publishing_to_nobody_is_told_from_reaching_somebody(mqtt: Settings, stop: threading.Event) -> None:
     """The broker's reason code says whether a subscriber was there."""
     with Connection(mqtt("poller"), stop=stop) as connection:

@@ -226,6 +226,7 @@ def test_without_a_sink_to_wait_for_the_brokers_word_ends_the_stay(outbox: Runni
     assert kept(tmp_path) == 0
 
 
+@pytest.mark.mosquitto
 def test_nobody_listening_is_no_success(outbox: Running, mqtt: Settings, tmp_path: Path) -> None:
     """The broker's reason code 0x10 keeps a reading in the journal, also where no sink is waited for."""
     with outbox(receipts_from="none") as box:

@@ -441,6 +441,7 @@ def test_a_message_that_is_no_request_is_passed_over(
     assert token_broker.output.count("passed over a token request") == 4
 
 
+@pytest.mark.mosquitto
 def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_it(
     roof: Simulator, tmp_path: Path
 ) -> None:
@@ -473,6 +474,7 @@ def test_only_the_token_broker_may_write_the_token_and_only_the_poller_may_read_
             assert f"enphase/{serial}/token" not in seen.heard
 
 
+@pytest.mark.mosquitto
 def test_a_broker_that_refuses_the_token_is_no_good_health(roof: Simulator, tmp_path: Path) -> None:
     """A token that was fetched and reaches nobody is told by --health, with the broker's reason."""
     port = free_port()

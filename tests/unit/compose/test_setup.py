@@ -62,6 +62,7 @@ def test_a_second_time_nothing_changes_and_nothing_is_told(volumes: Path, capsys
         }
 
 
+@pytest.mark.mosquitto
 def test_mosquitto_reads_the_password_file(volumes: Path, tmp_path: Path) -> None:
     """A real broker lets an account in with its password, and with no other."""
     prepare(volumes, NOTHING_FILLED_IN)

@@ -1,42 +1,51 @@
-"""One HTTP exchange that ends: a total deadline, a size limit, no redirect followed.
+"""One HTTP exchange with a total deadline and a size limit; redirects are not followed.
 
-requests' own timeout is for each read, so a server that drips a byte a second holds it for ever, and one that never
-stops sending fills the memory (both measured with requests 2.34). The deadline is therefore watched from outside: the
-connections of a :class:`BoundedAdapter` are cut when it is over, be it in the middle of the headers.
+requests' own timeout is for each read, so a server that sends a byte a second holds it for ever, and one that never
+stops sending fills the memory (both measured with requests 2.34). Here a timer shuts down the sockets of a
+:class:`BoundedSession` at the deadline, wherever the exchange is: connecting, in the TLS handshake, in a proxy's
+response to CONNECT, in the headers or in the body. Only a DNS query cannot be interrupted.
+
+Errors::
+
+    ExchangeFailed       no complete response: no connection, too slow, cut short, or too large
+    └── ConnectionLost   closed before anything came: a kept connection may have been too old, so a retry makes sense
 """
 
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from weakref import WeakSet
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 MAX_BYTES = 2_000_000
 READ_BYTES = 65_536
 MAX_REASON_LENGTH = 200
+ABORT_INTERVAL_S = 0.1
+"""After the deadline sockets are shut down this often until the exchange ends: a slow DNS may open one late."""
 
 
 class ExchangeFailed(Exception):
-    """No whole answer came: nobody there, too slow, cut short, or too large."""
+    """No complete response came; the message holds neither body nor headers."""
 
 
 class ConnectionLost(ExchangeFailed):
-    """The connection was closed before anything came: one that was kept open may have been too old."""
+    """The connection was closed before anything came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -44,165 +53,187 @@ class Response:
 
     @property
     def retry_after_s(self) -> float | None:
-        """The seconds that ``Retry-After`` asks to wait; None without it or where it holds no such number.
+        """The seconds in ``Retry-After``; None without it, or if it is no number.
 
-        A date there is ignored: the clocks of both ends would have to agree.
+        A date there is ignored: it means something only if both clocks agree.
         """
         text = self.headers.get("Retry-After", "")
         return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 class BoundedAdapter(HTTPAdapter):
-    """Keeps one connection to each server, and can cut it in the middle of an exchange."""
+    """Keeps one connection to each server, directly or through an HTTP proxy, and can abort an exchange."""
 
     def __init__(self) -> None:
-        self._open: WeakSet[HTTPConnection] = WeakSet()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._sockets_lock = threading.Lock()
         super().__init__(pool_connections=1, pool_maxsize=1)
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool: Any) -> None:  # noqa: FBT001, FBT002 - requests' signature
-        """Make the pool, with connections that are known here as soon as they are made."""
-        super().init_poolmanager(connections, maxsize, block, **pool)
-        known = self._open
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        """Make the pools, with connections whose sockets are known here."""
+        super().init_poolmanager(*arguments, **keywords)
+        self.poolmanager.pool_classes_by_scheme = _pool_classes(self)
 
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                known.add(self)
-                super().connect()
+    def proxy_manager_for(self, proxy: str, **keywords: Any) -> PoolManager:
+        """Return the pools for a proxy, with connections whose sockets are known here."""
+        manager: PoolManager = super().proxy_manager_for(proxy, **keywords)
+        if isinstance(manager, ProxyManager):  # SOCKS has pool classes of its own
+            manager.pool_classes_by_scheme = _pool_classes(self)
+        return manager
 
-        class Secure(HTTPSConnection):
-            def connect(self) -> None:
-                known.add(self)
-                super().connect()
+    def add_socket(self, opened: socket.socket) -> None:
+        """Remember a socket that a connection has opened, until it is garbage."""
+        with self._sockets_lock:
+            self._sockets.add(opened)
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+    def abort(self) -> None:
+        """Shut down all sockets, from any thread: a read or write that waits on one fails."""
+        with self._sockets_lock:
+            sockets = list(self._sockets)
+        for opened in sockets:
+            with suppress(OSError):
+                # SSLSocket.shutdown() drops the encryption first; a concurrent send() would then send plain text.
+                socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
 
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+class BoundedSession(requests.Session):
+    """A session for :func:`exchange`; every adapter mounted on it is a :class:`BoundedAdapter`."""
 
-    def cut(self) -> None:
-        """Shut all connections down: whoever waits on one hears the end of it."""
-        for connection in list(self._open):
-            if connection.sock is not None:
-                with suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, BoundedAdapter())
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - requests passes it by this name
+        """Return that no response is a redirect: requests would read the body of one without a limit."""
+        return
+
+    def abort(self) -> None:
+        """Shut down all sockets, from any thread: an exchange that waits on one fails."""
+        for adapter in list(self.adapters.values()):
+            if isinstance(adapter, BoundedAdapter):
+                adapter.abort()
+
+
+def _pool_classes(adapter: BoundedAdapter) -> dict[str, type[HTTPConnectionPool]]:
+    """Return the connection pools of both schemes, whose connections register each socket with the adapter."""
+
+    class RegisteredSocket:
+        """Registers a socket as soon as it is opened: before the TLS handshake and a proxy's answer to CONNECT."""
+
+        _sock: socket.socket | None = None
+
+        @property
+        def sock(self) -> socket.socket | None:
+            return self._sock
+
+        @sock.setter
+        def sock(self, opened: socket.socket | None) -> None:
+            self._sock = opened
+            if isinstance(opened, socket.socket):
+                adapter.add_socket(opened)
+
+    class Connection(RegisteredSocket, HTTPConnection):
+        pass
+
+    class SecureConnection(RegisteredSocket, HTTPSConnection):
+        pass
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = SecureConnection
+
+    return {"http": Pool, "https": SecurePool}
+
+
+class _Deadline(threading.Timer):
+    """Calls a function after a time, and every ``ABORT_INTERVAL_S`` from then on, until the ``with`` block ends."""
+
+    def run(self) -> None:
+        while not self.finished.wait(self.interval):
+            self.function()
+            self.interval = ABORT_INTERVAL_S
+
+    def __enter__(self) -> Self:
+        self.daemon = True
+        self.start()
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+        self.join()  # so that it does not abort the next exchange
 
 
 def exchange(
-    session: requests.Session, method: str, url: str, *, deadline_s: float, max_bytes: int = MAX_BYTES, **request: Any
+    session: BoundedSession, method: str, url: str, *, deadline_s: float, max_bytes: int = MAX_BYTES, **request: Any
 ) -> Response:
-    """Send a request and return the whole answer, whatever its status.
+    """Send a request and return the complete response, whatever its status.
 
     Args:
-        session: keeps connections, cookies and authentication. Without a :class:`BoundedAdapter` only the body is held
-            to the deadline, and its last read may outlast it by as much again.
+        session: keeps connections, cookies and authentication; for one exchange at a time.
         method: ``GET`` or ``POST``.
-        url: where to.
-        deadline_s: for all of it.
-        max_bytes: an answer longer than this is refused unread.
-        request: what :meth:`requests.Session.request` takes beside.
+        url: the address.
+        deadline_s: for the whole exchange.
+        max_bytes: a body longer than this is an error.
+        request: further arguments of :meth:`requests.Session.request`.
 
     Raises:
-        ExchangeFailed: no whole answer came; its message holds neither body nor headers.
-        requests.exceptions.SSLError: the other end is not who it should be.
+        ExchangeFailed: no complete response came in time.
+        requests.exceptions.SSLError: the server's certificate is not the expected one.
     """
     ends_at = time.monotonic() + deadline_s
     headers = {"Accept-Encoding": "identity"} | dict(request.pop("headers", {}))
+    error: Exception | None = None
     try:
         with (
-            _watch.until(ends_at, _cut_of(session, url)),
+            _Deadline(deadline_s, session.abort),
             session.request(
                 method, url, stream=True, timeout=deadline_s, allow_redirects=False, headers=headers, **request
             ) as response,
         ):
-            answer = Response(response.status_code, response.headers, _body(response, max_bytes, ends_at))
-        if time.monotonic() > ends_at:
-            # Headers that were cut pass for whole ones.
-            raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s")
-        return answer
-    except requests.exceptions.SSLError:
-        if time.monotonic() > ends_at:
-            raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s") from None
-        raise
-    except requests.exceptions.Timeout as error:
-        raise ExchangeFailed(f"did not answer within {deadline_s:g} s") from error
-    except (requests.exceptions.RequestException, HTTPError, OSError) as error:
-        if time.monotonic() > ends_at:
-            raise ExchangeFailed(f"did not finish its answer within {deadline_s:g} s") from error
-        if isinstance(error, requests.exceptions.ConnectionError):
-            raise ConnectionLost(_why(error)) from error
-        raise ExchangeFailed(_why(error)) from error
-    except ValueError:
-        # Its message quotes what no header can hold: a password or a token.
-        raise ExchangeFailed("cannot be asked: user, password or token hold what HTTP cannot carry") from None
+            complete = Response(response.status_code, response.headers, _body(response, max_bytes))
+    except (requests.exceptions.RequestException, HTTPError, OSError, ValueError) as failure:
+        error = failure
+    if time.monotonic() > ends_at or isinstance(error, requests.exceptions.Timeout):
+        # Also without an error: headers that were cut short look complete.
+        raise ExchangeFailed(f"did not respond in full within {deadline_s:g} s")
+    if error is not None:
+        raise _translated(error)
+    return complete
 
 
-def _body(response: requests.Response, max_bytes: int, ends_at: float) -> bytes:
-    """Return the body, or what of it came in time."""
+def _body(response: requests.Response, max_bytes: int) -> bytes:
     body = bytearray()
-    while time.monotonic() <= ends_at and (chunk := response.raw.read1(READ_BYTES, decode_content=True)):
+    while chunk := response.raw.read1(READ_BYTES, decode_content=True):
         body += chunk
         if len(body) > max_bytes:
-            raise ExchangeFailed(f"answered with more than {max_bytes} bytes")
+            raise ExchangeFailed(f"responded with more than {max_bytes} bytes")
     return bytes(body)
 
 
-def _cut_of(session: requests.Session, url: str) -> Callable[[], None]:
-    adapter = session.get_adapter(url)
-    return adapter.cut if isinstance(adapter, BoundedAdapter) else lambda: None
+def _translated(error: Exception) -> Exception:
+    match error:
+        case requests.exceptions.SSLError():
+            return error
+        case requests.exceptions.ConnectionError():
+            return ConnectionLost(_innermost_reason(error))
+        case requests.exceptions.InvalidHeader():
+            pass
+        case requests.exceptions.RequestException() | HTTPError() | OSError():
+            return ExchangeFailed(_innermost_reason(error))
+    # Its message quotes the header that HTTP cannot carry: a password or a token.
+    return ExchangeFailed("the user, password or token contains characters that HTTP cannot carry")
 
 
-class _Watch:
-    """Cuts what is not over by its time; one thread for all exchanges of the process."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
-        self._looks_at = float("inf")
-        self._thread: threading.Thread | None = None
-
-    @contextmanager
-    def until(self, ends_at: float, cut: Callable[[], None]) -> Iterator[None]:
-        """Cut at a time of the monotonic clock, unless the block ends before."""
-        key = object()
-        with self._changed:
-            self._watched[key] = (ends_at, cut)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
-                self._thread.start()
-            elif ends_at < self._looks_at:
-                self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._watched.pop(key, None)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._looks_at = min((ends_at for ends_at, _ in self._watched.values()), default=float("inf"))
-                wait_s = self._looks_at - time.monotonic()
-                if wait_s > 0:
-                    self._changed.wait(min(wait_s, threading.TIMEOUT_MAX))
-                    continue
-                now = time.monotonic()
-                late = [key for key, (ends_at, _) in self._watched.items() if ends_at <= now]
-                cuts = [self._watched.pop(key)[1] for key in late]
-            for cut in cuts:
-                cut()
-
-
-_watch = _Watch()
-
-
-def _why(error: BaseException) -> str:
-    """Return the innermost reason in few words: the outer ones quote URLs and object addresses."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]  # the loop's condition holds one
+def _innermost_reason(error: BaseException) -> str:
+    """Return the innermost reason in a few words: the outer ones quote URLs and object addresses."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    # It may quote what the other end sent, line breaks and all.
+    # It may quote what the server sent, with line breaks.
     return " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_LENGTH]

@@ -1,7 +1,7 @@
 """The readings of the MQTT contract: one frozen class for each kind, a unit in every name.
 
 A reading's *kind* is the end of its topic: ``production``, ``inverter/<serial>``, ``meter/<type>/phase/<1..3>``.
-What the kind tells (a serial, a type, a phase) is in the object and not in the payload.
+What is part of the kind (a serial, a type, a phase) is a field of the object and not in the payload.
 """
 
 import re
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
 from shared.payload import InvalidPayload, Payload
 from shared.topics import SERIAL_PATTERN
 
 Timestamp = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""Epoch seconds. Whisper keeps them in 32 bits (graphite-project/whisper, whisper.py), so milliseconds are refused."""
+"""Epoch seconds. Whisper has 32 bits for them (graphite-project/whisper, whisper.py), so milliseconds are rejected."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Serial = Annotated[str, Field(pattern=f"^{SERIAL_PATTERN.pattern}$")]
@@ -26,10 +26,10 @@ Phase = Annotated[int, Field(ge=1, le=3, strict=False)]
 
 
 class Reading(Payload):
-    """What was measured at one moment."""
+    """What was measured at one time."""
 
     kind_template: ClassVar[str]
-    """The kind, with the names of the fields that it tells in braces."""
+    """The kind, with the names of the fields that are part of it in braces."""
 
     timestamp: Timestamp
 
@@ -39,23 +39,32 @@ class Reading(Payload):
         return self.kind_template.format_map({name: getattr(self, name) for name in self.identity})
 
     def numbers(self) -> dict[str, float]:
-        """Return the fields that are numbers, without the timestamp: what a time series can hold."""
+        """Return the fields that are numbers, without the timestamp: those that a time series can store."""
         fields: dict[str, Any] = self.model_dump(exclude={"timestamp", *self.identity}, exclude_none=True)
         return {name: value for name, value in fields.items() if isinstance(value, int | float)}
 
 
+class IdentifiedReading(Reading):
+    """A reading of one device or phase of several; the kind identifies which."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_identity(cls, fields: object, topic: ValidationInfo) -> object:
+        return fields | topic.context if topic.context and isinstance(fields, dict) else fields
+
+
 class Production(Reading):
-    """What the roof makes."""
+    """What the solar panels produce."""
 
     kind_template = "production"
     power_w: float | None = None
     energy_lifetime_wh: float | None = None
     source: Literal["meter", "gateway", "inverters"]
-    """Who counted: the production CT, the gateway's own estimate, or the sum over the inverters."""
+    """Where it comes from: the production CT, the gateway's own estimate, or the sum over the inverters."""
 
 
 class Consumption(Reading):
-    """What the house uses, as the gateway counts it: production plus net-consumption."""
+    """What the house consumes, as the gateway counts it: production plus net-consumption."""
 
     kind_template = "consumption"
     power_w: float | None = None
@@ -63,11 +72,11 @@ class Consumption(Reading):
 
 
 class Grid(Reading):
-    """What crosses the grid connection."""
+    """What is imported from the grid and exported to it."""
 
     kind_template = "grid"
     power_w: float
-    """Import counts positive, export negative."""
+    """Import is positive, export negative."""
     import_power_w: float
     export_power_w: float
     import_lifetime_wh: float | None = None
@@ -79,7 +88,7 @@ class Batteries(Reading):
 
     kind_template = "battery"
     power_w: float | None = None
-    """Discharge counts positive, charge negative."""
+    """Discharge is positive, charge negative."""
     charge_percent: Percent | None = None
     available_energy_wh: float | None = None
     capacity_wh: float | None = None
@@ -87,7 +96,7 @@ class Batteries(Reading):
     discharge_lifetime_wh: float | None = None
 
 
-class Battery(Reading):
+class Battery(IdentifiedReading):
     """One battery."""
 
     kind_template = "battery/{serial}"
@@ -99,8 +108,8 @@ class Battery(Reading):
     capacity_wh: float | None = None
 
 
-class MeterValues(Reading):
-    """What one meter, or one phase of it, measures; power and energy count positive toward the switchboard."""
+class MeterValues(IdentifiedReading):
+    """What one meter, or one phase of it, measures; power and energy are positive toward the switchboard."""
 
     active_power_w: float | None = None
     apparent_power_va: float | None = None
@@ -131,8 +140,8 @@ class MeterPhase(MeterValues):
     phase: Phase
 
 
-class Inverter(Reading):
-    """One inverter, at the moment of its last report."""
+class Inverter(IdentifiedReading):
+    """One inverter, at the time of its last report."""
 
     kind_template = "inverter/{serial}"
     identity = frozenset({"serial"})
@@ -148,7 +157,7 @@ class Inverter(Reading):
 
 
 class Energy(Reading):
-    """The energies of the day and the week, as the gateway counts them."""
+    """The energy of the day and of seven days, as the gateway counts it."""
 
     kind_template = "energy"
     production_today_wh: float | None = None
@@ -172,7 +181,7 @@ class Interval(Reading):
 
 
 class Metrics(Reading):
-    """A service's own counters and gauges, under names of its own."""
+    """A service's own counters and gauges, under names that the service chooses."""
 
     model_config = ConfigDict(extra="allow")
     kind_template = "metrics"
@@ -200,14 +209,14 @@ def _class_and_identity(kind: str) -> tuple[type[Reading], Mapping[str, str]]:
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", reading_class.kind_template)
         if match := re.fullmatch(pattern, kind):
             return reading_class, match.groupdict()
-    raise InvalidPayload(f"no such kind of reading: {kind!r}")
+    raise InvalidPayload(f"unknown kind of reading: {kind!r}")
 
 
 def reading_from_json(kind: str, payload: bytes) -> Reading:
-    """Return the reading whose kind the topic told and whose fields the payload tells.
+    """Return the reading of a kind, which is part of the topic, from its payload.
 
     Raises:
-        InvalidPayload: there is no such kind, or the payload is none of it.
+        InvalidPayload: the kind is unknown, or the payload does not fit it.
     """
     reading_class, identity = _class_and_identity(kind)
     return reading_class.from_json(payload, identity)

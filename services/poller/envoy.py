@@ -33,7 +33,7 @@ from services.poller.answers import read_answer
 from services.poller.certificates import PinnedAdapter, PinStore, presented_fingerprint
 from services.poller.clock import GatewayClock
 from services.poller.settings import EnvoySettings
-from shared.http import BoundedAdapter, ConnectionLost, ExchangeFailed, Response, exchange
+from shared.http import BoundedSession, ConnectionLost, ExchangeFailed, Response, exchange
 from shared.topics import SERIAL_PATTERN
 
 logger = logging.getLogger(__name__)
@@ -187,10 +187,9 @@ class Envoy:
         """
         self._settings = settings
         self._pins = pins
-        self._session = requests.Session()
+        self._session = BoundedSession()
         self._session.trust_env = False  # neither a proxy nor a .netrc stands between us and the wall
         self._session.verify = False  # by an authority; the adapter checks the certificate's fingerprint instead
-        self._session.mount("http://", BoundedAdapter())
         self._base_url = ""
         self.fingerprint: str | None = None
         """The SHA-256 of the certificate that the gateway shows; None over HTTP."""
@@ -302,9 +301,7 @@ class Envoy:
 
     def interrupt(self) -> None:
         """End whatever it is being asked, from another thread."""
-        for adapter in list(self._session.adapters.values()):
-            if isinstance(adapter, BoundedAdapter):
-                adapter.cut()
+        self._session.abort()
 
     def show_token(self, token: SecretStr) -> None:
         """Show this token from now on; sessions of the one before are forgotten."""

@@ -7,13 +7,12 @@ from http import HTTPStatus
 
 import requests
 
-from services.token_broker.enlighten import cloud_session
 from services.token_broker.logins import LoginRecord
 from services.token_broker.settings import TokenBrokerSettings
 from services.token_broker.supply import NO_ACCOUNT, Supply, utc
 from services.token_broker.tokens import Token, TokenCache
 from shared.checks import CHECK_TIMEOUT_S, CheckResult
-from shared.http import ExchangeFailed, exchange
+from shared.http import BoundedSession, ExchangeFailed, exchange
 from shared.mqtt_check import check_broker
 from shared.topics import Topics
 
@@ -53,7 +52,7 @@ def _account(logins: LoginRecord | None, now: float) -> CheckResult:
 def _reachable(url: str) -> CheckResult:
     host = url.split("/")[2]
     try:
-        answer = exchange(cloud_session(), "GET", url, deadline_s=CHECK_TIMEOUT_S)
+        answer = exchange(BoundedSession(), "GET", url, deadline_s=CHECK_TIMEOUT_S)
     except requests.exceptions.SSLError:
         return CheckResult(
             ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"

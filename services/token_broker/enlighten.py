@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import requests
 from pydantic import SecretStr
 
-from shared.http import BoundedAdapter, ExchangeFailed, Response, exchange
+from shared.http import BoundedSession, ExchangeFailed, Response, exchange
 from shared.messages import TokenState
 
 DEADLINE_S = 9.0
@@ -119,14 +119,6 @@ class ResponseNotUnderstood(CloudUnreachable):
     """An answer that nobody has seen yet; Enphase may have changed its log-in."""
 
 
-def cloud_session() -> requests.Session:
-    """Return a session that a server which drips its answer cannot hold."""
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, BoundedAdapter())
-    return session
-
-
 @dataclass(frozen=True, slots=True)
 class Enlighten:
     """An account at Enphase; its fields stay out of ``repr``."""
@@ -136,7 +128,7 @@ class Enlighten:
     email: str = field(repr=False)
     password: SecretStr = field(repr=False)
     pause: Callable[[float], object] = time.sleep
-    session: requests.Session = field(default_factory=cloud_session, repr=False)
+    session: BoundedSession = field(default_factory=BoundedSession, repr=False)
 
     def log_in(self) -> SecretStr:
         """Return a session, which is good for the tokens of all the account's gateways.

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -28,7 +27,7 @@ from services.poller.certificates import PinStore
 from services.poller.envoy import BadResponse, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
 from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
-from shared.http import BoundedAdapter, ExchangeFailed, exchange
+from shared.http import BoundedSession, ExchangeFailed, exchange
 from shared.mqtt import Connection, Message, Subscription
 from shared.settings import MqttSettings
 from tests.conftest import Server
@@ -202,8 +201,7 @@ def test_headers_that_drip_are_cut_at_the_deadline() -> None:
     with socket.create_server((HOST, 0)) as listener:
         server = threading.Thread(target=drip, args=(listener,), daemon=True)
         server.start()
-        session = requests.Session()
-        session.mount("http://", BoundedAdapter())
+        session = BoundedSession()
         with pytest.raises(ExchangeFailed, match=r"within 0\.3 s"):
             exchange(session, "GET", f"http://{HOST}:{listener.getsockname()[1]}/", deadline_s=0.3)
         server.join(5)
@@ -316,7 +314,7 @@ def serving(**answer: object) -> Iterator[tuple[str, list[str | None]]]:
 def test_an_answer_that_unpacks_to_hundreds_of_megabytes_is_refused_in_little_memory() -> None:
     """A compressed answer counts with what it unpacks to, and is not unpacked further than the limit."""
     bomb = gzip.compress(bytes(100_000_000), compresslevel=1)
-    session = requests.Session()
+    session = BoundedSession()
     with serving(body=bomb, headers_sent=(("Content-Encoding", "gzip"),)) as (url, _):
         tracemalloc.start()
         with pytest.raises(ExchangeFailed, match="more than 2000000 bytes"):

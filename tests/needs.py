@@ -52,6 +52,7 @@ NEEDS = (
     Need("recordings", RECORDINGS.is_dir, "ENVOY_RECORDINGS=<folder>, such as tests/fixtures of pyenphase/pyenphase"),
     Need("iotcore", lambda: find_spec("iotcore") is not None, "make test, where PyPI has a wheel of it"),
     Need("mosquitto", lambda: find_mosquitto() is not None, "apt install mosquitto"),
+    Need("curl", lambda: shutil.which("curl") is not None, "apt install curl"),
     Need("chromium", lambda: CHROMIUM is not None, "apt install chromium"),
     Need("cairo", lambda: find_library("cairo") is not None, "apt install libcairo2"),
 )

@@ -82,7 +82,8 @@ class Program:
 
     def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self._arguments = arguments
-        self._environment = clean_environment() | dict(environment or {})
+        # State that a test names no folder for is not a developer's either.
+        self._environment = clean_environment() | {"STATE_DIR": str(log.parent)} | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log = log
 
@@ -140,8 +141,12 @@ class Program:
             raise
 
 
-def clean_environment() -> dict[str, str]:
-    """Return this process's environment without settings of ours that a developer may have set."""
+def clean_environment(*more: str) -> dict[str, str]:
+    """Return this process's environment without settings of ours that a developer may have set.
+
+    Args:
+        more: beginnings of further names to leave out.
+    """
     ours = (
         "MQTT_",
         "ENVOY",
@@ -153,5 +158,6 @@ def clean_environment() -> dict[str, str]:
         "SIMULATOR_",
         "STATE_DIR",
         "GRAPHITE_",
+        *more,
     )
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

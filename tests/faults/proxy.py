@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to hurt what it carries: reset, cut, swallow, slow down, say nothing, talk rubbish."""
+"""A TCP proxy with faults: connections that are reset, cut, half-open, slow, idle for too long, or answered wrongly."""
 
 import contextlib
 import select
@@ -11,12 +11,12 @@ from typing import Self
 from tests.programs import HOST
 
 CHUNK_BYTES = 100
-LOOK_S = 0.02
+CHECK_INTERVAL_S = 0.02
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Carries connections to a port of this machine, and remembers how many there were."""
+    """Carries connections to a port of this machine and counts them."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -24,47 +24,47 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self.accepted = 0
         self.cuts = 0
-        self.heard: list[bytes] = []
-        """What clients said first while they were answered with rubbish."""
+        self.received: list[bytes] = []
+        """What clients sent first while they were answered with malformed packets."""
         self._resets = 0
-        self._limit: int | None = None
+        self._max_bytes: int | None = None
         self._bytes_per_s: float | None = None
         self._max_idle_s: float | None = None
-        self._rubbish: bytes | None = None
-        self._deafened = 0
+        self._malformed: bytes | None = None
+        self._half_opened = 0
         self._is_silent = False
 
-    def cut_after(self, limit: int | None) -> None:
-        """Reset connections that carry more bytes than this to the target; None lets all pass."""
-        self._limit = limit
+    def cut_after(self, max_bytes: int | None) -> None:
+        """Reset connections that carry more bytes than this to the target; None carries all."""
+        self._max_bytes = max_bytes
 
     def reset_all(self) -> None:
-        """Reset every connection there is, at once."""
+        """Reset every open connection at once."""
         self._resets += 1
 
-    def swallow_answers(self) -> None:
-        """Drop from now on what the target says on the connections there are; new ones are carried whole."""
-        self._deafened += 1
+    def drop_responses(self) -> None:
+        """Drop from now on what the target sends on the open connections; new ones are carried whole."""
+        self._half_opened += 1
 
-    def be_silent(self) -> None:
-        """Accept new connections, and do nothing more with them ever."""
+    def accept_only(self) -> None:
+        """Accept new connections and carry nothing on them, ever."""
         self._is_silent = True
 
-    def slow_to(self, bytes_per_s: float | None) -> None:
-        """Carry no more than this on each connection, either way; None is as fast as it goes."""
+    def limit_rate(self, bytes_per_s: float | None) -> None:
+        """Carry no more than this on each connection in either direction; None does not limit."""
         self._bytes_per_s = bytes_per_s
 
     def close_idle_after(self, seconds: float | None) -> None:
-        """Close connections on which nothing was said for so long, as go-carbon does; None closes none."""
+        """Close connections that were idle for so long, as go-carbon does; None closes none."""
         self._max_idle_s = seconds
 
-    def answer_with(self, rubbish: bytes) -> None:
-        """Answer each new connection's first words with this, and close it."""
-        self._rubbish = rubbish
+    def respond_with(self, malformed: bytes) -> None:
+        """Answer the first packet of each new connection with this, and close it."""
+        self._malformed = malformed
 
-    def behave(self) -> None:
+    def end_faults(self) -> None:
         """Carry new connections whole from now on."""
-        self._limit = self._bytes_per_s = self._rubbish = None
+        self._max_bytes = self._bytes_per_s = self._malformed = None
         self._is_silent = False
 
     def __enter__(self) -> Self:
@@ -80,34 +80,34 @@ class Proxy:
             while True:
                 client, _address = self._listener.accept()
                 self.accepted += 1
-                work = self._talk_rubbish if self._rubbish is not None else self._carry
+                work = self._carry if self._malformed is None else self._respond
                 threading.Thread(target=work, args=(client,), daemon=True).start()
 
-    def _talk_rubbish(self, client: socket.socket) -> None:
+    def _respond(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             client.settimeout(5)
-            self.heard.append(client.recv(65_536))
-            client.sendall(self._rubbish or b"")
+            self.received.append(client.recv(65_536))
+            client.sendall(self._malformed or b"")
             client.shutdown(socket.SHUT_WR)
             client.recv(65_536)
 
     def _carry(self, client: socket.socket) -> None:
-        resets, deafened, silent = self._resets, self._deafened, self._is_silent
+        resets, half_opened, is_silent = self._resets, self._half_opened, self._is_silent
         with client, contextlib.suppress(OSError), socket.create_connection((HOST, self._target_port)) as target:
             other_end = {client: target, target: client}
             open_ends = [client, target]
-            carried, spoke_at = 0, time.monotonic()
+            carried, active_at = 0, time.monotonic()
             while open_ends:
-                if self._max_idle_s is not None and time.monotonic() - spoke_at > self._max_idle_s:
+                if self._max_idle_s is not None and time.monotonic() - active_at > self._max_idle_s:
                     self.cuts += 1
                     return
-                if resets != self._resets or (self._limit is not None and carried > self._limit):
+                if resets != self._resets or (self._max_bytes is not None and carried > self._max_bytes):
                     self.cuts += 1
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                     return
-                for end in select.select([] if silent else open_ends, [], [], LOOK_S)[0]:
-                    spoke_at = time.monotonic()
-                    data = end.recv(CHUNK_BYTES if self._limit or self._bytes_per_s else 65_536)
+                for end in select.select([] if is_silent else open_ends, [], [], CHECK_INTERVAL_S)[0]:
+                    active_at = time.monotonic()
+                    data = end.recv(CHUNK_BYTES if self._max_bytes or self._bytes_per_s else 65_536)
                     if not data:
                         open_ends.remove(end)
                         if end is target:
@@ -116,7 +116,7 @@ class Proxy:
                         continue
                     if end is client:
                         carried += len(data)
-                    if end is client or deafened == self._deafened:
+                    if end is client or half_opened == self._half_opened:
                         other_end[end].sendall(data)
                     if self._bytes_per_s is not None:
-                        threading.Event().wait(len(data) / self._bytes_per_s)
+                        time.sleep(len(data) / self._bytes_per_s)

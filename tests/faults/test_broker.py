@@ -1,141 +1,136 @@
-"""Rows B, P, S and X of the fault matrix: the broker and the poller killed, stopped, made to forget."""
+"""The broker, the poller and the sink are killed, stopped, or lose their memory."""
 
 import random
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from tests.faults.house import House, memory_mb, open_files, pause, standing_house
+from tests.faults.pipeline import Pipeline, memory_mb, open_files, random_delay
 from tests.programs import HOST, wait_until
 
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """Yield a house in which readings arrive."""
-    with standing_house(tmp_path) as house:
-        yield house
+MAX_MEMORY_MB = 120
+MAX_OPEN_FILES = 60
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_b1_broker_killed_and_started_again(house: House, seed: int) -> None:
-    """Nothing is lost, whatever the broker had acknowledged and not saved."""
+def test_a_broker_killed_at_any_time_loses_nothing(pipeline: Pipeline, seed: int) -> None:
+    """Nothing is lost of what the broker had acknowledged and not saved."""
     chance = random.Random(seed)
     for _kill in range(2):
-        house.poll_on(3)
-        pause(chance.random())
-        house.broker.kill()
-        house.poll_on(2)
-        house.broker.start()
+        pipeline.wait_for_polls(3)
+        random_delay(chance, 1)
+        pipeline.broker.kill()
+        pipeline.wait_for_polls(2)
+        pipeline.broker.start()
 
-    house.everything_arrives()
-
-
-def test_b2_broker_killed_and_all_it_remembered_deleted(house: House) -> None:
-    """What the broker forgot is published again by the poller."""
-    house.poll_on(3)
-    house.sink.stop()
-    house.poll_on(3)
-    house.broker.kill()
-    for memory in house.state.rglob("mosquitto.db"):
-        memory.unlink()
-    house.broker.start()
-    house.sink.start()
-
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
 
 
-def test_b3_broker_stopped_for_longer_than_two_keepalives(house: House) -> None:
-    """Polls go on in time while the broker hangs, and their readings arrive when it wakes."""
-    house.broker.process.send_signal(signal.SIGSTOP)
+def test_a_broker_that_loses_its_database_loses_nothing(pipeline: Pipeline) -> None:
+    """The poller publishes again what the broker forgot."""
+    pipeline.wait_for_polls(3)
+    pipeline.sink.stop()
+    pipeline.wait_for_polls(3)
+    pipeline.broker.kill()
+    for database in pipeline.state.rglob("mosquitto.db"):
+        database.unlink()
+    pipeline.broker.start()
+    pipeline.sink.start()
+
+    pipeline.assert_everything_arrives()
+
+
+def test_a_broker_that_hangs_for_two_keepalives_delays_readings(pipeline: Pipeline) -> None:
+    """Polls continue on time while the broker hangs, both services report it, and the readings arrive afterwards."""
+    pipeline.broker.process.send_signal(signal.SIGSTOP)
     try:
-        house.poll_on(45)
-        assert "not connected" in house.unwell("poller")
-        assert "not connected" in house.unwell("carbon_sink")
+        pipeline.wait_for_polls(45)
+        assert "not connected" in pipeline.health_problem("poller")
+        assert "not connected" in pipeline.health_problem("carbon_sink")
     finally:
-        house.broker.process.send_signal(signal.SIGCONT)
+        pipeline.broker.process.send_signal(signal.SIGCONT)
 
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
 
 
-def test_p1_poller_killed_at_any_time(house: House) -> None:
-    """Each reading that was taken arrives; at most the poll under way is lost."""
+def test_a_poller_killed_at_any_time_loses_only_the_poll_in_progress(pipeline: Pipeline) -> None:
+    """Each reading that was taken arrives."""
     chance = random.Random(3)
-    for _kill in range(4):
-        house.poll_on(2)
-        pause(chance.random())
-        house.poller.kill()
-        house.poller.start()
+    kills = 4
+    for _kill in range(kills):
+        pipeline.wait_for_polls(2)
+        random_delay(chance, 1)
+        pipeline.poller.kill()
+        pipeline.poller.start()
 
-    house.everything_arrives(but=4)
-
-
-def test_p1_poller_killed_while_the_broker_is_dead(house: House) -> None:
-    """What was taken while nobody was there to hear it is on disk."""
-    house.broker.kill()
-    house.poll_on(5)
-    house.poller.kill()
-    house.poller.start()
-    house.poll_on(3)
-    house.broker.start()
-
-    house.everything_arrives(but=1)
+    pipeline.assert_everything_arrives(lost_polls=kills)
 
 
-def test_p2_poller_told_to_stop_while_the_broker_is_dead(house: House) -> None:
-    """It ends in time with 0, and its successor publishes what it left."""
-    house.broker.kill()
-    house.poll_on(5)
-    assert house.poller.stop(deadline_s=10) == 0
-    house.broker.start()
-    house.poller.start()
+def test_a_poller_killed_while_the_broker_is_down_keeps_its_readings(pipeline: Pipeline) -> None:
+    """What was taken while nothing could be published is on disk."""
+    pipeline.broker.kill()
+    pipeline.wait_for_polls(5)
+    pipeline.poller.kill()
+    pipeline.poller.start()
+    pipeline.wait_for_polls(3)
+    pipeline.broker.start()
 
-    house.everything_arrives(but=1)
+    pipeline.assert_everything_arrives(lost_polls=1)
 
 
-def test_c1_s1_carbon_and_the_sink_killed_together(house: House) -> None:
-    """It loses nothing: the receipt had not been given yet."""
+def test_a_poller_stopped_while_the_broker_is_down_exits_cleanly(pipeline: Pipeline) -> None:
+    """It exits with 0 before the deadline, and the next one publishes its readings."""
+    pipeline.broker.kill()
+    pipeline.wait_for_polls(5)
+    assert pipeline.poller.stop(deadline_s=10) == 0
+    pipeline.broker.start()
+    pipeline.poller.start()
+
+    pipeline.assert_everything_arrives(lost_polls=1)
+
+
+def test_carbon_and_sink_killed_together_lose_nothing(pipeline: Pipeline) -> None:
+    """No receipt had been sent yet."""
     for _kill in range(2):
-        house.poll_on(3)
-        house.carbon.kill()
-        house.sink.kill()
-        house.carbon.start()
-        house.sink.start()
+        pipeline.wait_for_polls(3)
+        pipeline.carbon.kill()
+        pipeline.sink.kill()
+        pipeline.carbon.start()
+        pipeline.sink.start()
 
-    house.everything_arrives()
-
-
-def test_s5_sink_away_for_longer_than_its_session(house: House) -> None:
-    """The broker forgets the sink and keeps nothing for it; the journal does, and all arrives once the sink is back."""
-    house.sink.stop()
-    forget = Client(CallbackAPIVersion.VERSION2, "carbon-sink", protocol=MQTTProtocolVersion.MQTTv5)
-    forget.connect(HOST, house.broker.port, clean_start=True)  # a session of no length takes the other's place
-    forget.loop_start()
-    wait_until(forget.is_connected, "the session is taken")
-    forget.disconnect()
-    forget.loop_stop()
-    house.poll_on(10)
-    house.sink.start()
-
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
 
 
-def test_x1_anything_killed_at_random(house: House) -> None:
-    """Half a minute of kills by a seed; bounded memory and descriptors at the end."""
+def test_a_sink_whose_session_has_expired_gets_everything_from_the_journal(pipeline: Pipeline) -> None:
+    """The broker queues nothing for a session that is gone; the journal keeps it until the sink is back."""
+    pipeline.sink.stop()
+    expire = Client(CallbackAPIVersion.VERSION2, "carbon-sink", protocol=MQTTProtocolVersion.MQTTv5)
+    expire.connect(HOST, pipeline.broker.port, clean_start=True)  # a session without duration replaces the sink's
+    expire.loop_start()
+    wait_until(expire.is_connected, "the session is replaced")
+    expire.disconnect()
+    expire.loop_stop()
+    pipeline.wait_for_polls(10)
+    pipeline.sink.start()
+
+    pipeline.assert_everything_arrives()
+
+
+def test_random_kills_lose_nothing_and_leak_nothing(pipeline: Pipeline) -> None:
+    """Ten kills by a seed; memory and open files stay bounded."""
     chance = random.Random(11)
     pollers_killed = 0
     for _kill in range(10):
-        victim = chance.choice([house.broker, house.carbon, house.sink, house.poller])
-        pollers_killed += victim is house.poller
-        victim.kill()
-        pause(chance.uniform(0, 2))
-        victim.start()
-        pause(chance.uniform(0, 2))
+        program = chance.choice([pipeline.broker, pipeline.carbon, pipeline.sink, pipeline.poller])
+        pollers_killed += program is pipeline.poller
+        program.kill()
+        random_delay(chance, 2)
+        program.start()
+        random_delay(chance, 2)
 
-    house.everything_arrives(but=pollers_killed)
-    for program in (house.poller, house.sink):
-        assert memory_mb(program) < 120
-        assert open_files(program) < 60
+    pipeline.assert_everything_arrives(lost_polls=pollers_killed)
+    for program in (pipeline.poller, pipeline.sink):
+        assert memory_mb(program) < MAX_MEMORY_MB
+        assert open_files(program) < MAX_OPEN_FILES

@@ -20,7 +20,6 @@ from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
 from tests.conftest import SERIAL, Server
-from tests.faults.house import pause
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, now_in_slot, stored, wait_until
 
@@ -152,9 +151,9 @@ def test_c3_carbon_that_hangs_and_then_dies_is_given_no_receipt(roof: Roof, carb
     roof.publish(1)
     roof.all_is_stored()
     roof.publish(COUNT)
-    pause(0.6)  # read, but for the most part not written
+    time.sleep(0.6)  # read, but for the most part not written
     carbon.process.send_signal(signal.SIGSTOP)
-    pause(4)  # the fixture's sink settles after two
+    time.sleep(4)  # the fixture's sink settles after two
     carbon.kill()
     carbon.start()
 
@@ -203,7 +202,7 @@ def test_c5_the_held_connection_is_renewed_before_it_is_idle_for_long(
         store.write([])
         for _look in range(40):
             assert store.uninterrupted()
-            pause(0.1)
+            time.sleep(0.1)
 
         carbon.kill()
 
@@ -222,7 +221,7 @@ def test_c6_a_connection_reset_in_the_middle_of_a_batch(
             proxy.cut_after(300)
             roof.publish(COUNT)
             wait_until(lambda: proxy.cuts > 2, f"some cuts; {cut_off.output}")
-            proxy.behave()
+            proxy.end_faults()
 
             roof.all_is_stored()
 

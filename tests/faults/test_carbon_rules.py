@@ -12,7 +12,7 @@ from shared.mqtt import Connection
 from shared.readings import Production
 from shared.settings import MqttSettings
 from tests.conftest import Server
-from tests.faults.house import House, fill, memory_mb, small_disk, standing_house
+from tests.faults.pipeline import Pipeline, fill, memory_mb, running_pipeline, small_disk
 from tests.faults.proxy import Proxy
 from tests.faults.test_carbon import Roof
 from tests.programs import HOST, Program, wait_until
@@ -41,10 +41,10 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
         with Program.python("services.carbon_sink", log=tmp_path / "slow.log", environment=environment) as slow:
             wait_until(lambda: "connected to the broker" in slow.output, "the sink is connected")
             roof = Roof(publisher, tmp_path)
-            proxy.slow_to(2000)
+            proxy.limit_rate(2000)
             roof.publish(MANY)
             assert memory_mb(slow) < 100
-            proxy.behave()
+            proxy.end_faults()
 
             roof.all_is_stored()
             assert memory_mb(slow) < 100
@@ -54,27 +54,27 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
 def test_c7_carbons_disk_is_full(tmp_path: Path) -> None:
     """A series that has its room on disk loses nothing; a new one is begun once there is room, and nobody is told."""
     (tmp_path / "graphite").mkdir()
-    with small_disk(tmp_path / "graphite", 6000) as filler, standing_house(tmp_path) as house:
+    with small_disk(tmp_path / "graphite", 6000) as filler, running_pipeline(tmp_path) as pipeline:
         fill(filler)
-        house.poll_on(5)
+        pipeline.wait_for_polls(5)
         newcomer = tmp_path / "graphite/whisper/enphase/newcomer/production/power_w.wsp"
-        publish(house, power_w=1.0)
-        house.poll_on(5)
+        publish(pipeline, power_w=1.0)
+        pipeline.wait_for_polls(5)
         assert not newcomer.exists() or newcomer.stat().st_size == 0
         filler.unlink()
 
-        house.everything_arrives()
+        pipeline.assert_everything_arrives()
 
         def begun() -> bool:
-            publish(house, power_w=2.0)
+            publish(pipeline, power_w=2.0)
             return newcomer.exists() and newcomer.stat().st_size > 0
 
         wait_until(begun, "the new series is begun")
 
 
-def publish(house: House, power_w: float) -> None:
+def publish(pipeline: Pipeline, power_w: float) -> None:
     """Publish a reading of a gateway that was never heard of before."""
     reading = Production(timestamp=int(time.time()), power_w=power_w, source="meter")
-    settings = MqttSettings(host=HOST, port=house.broker.port)
+    settings = MqttSettings(host=HOST, port=pipeline.broker.port)
     with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:
         connection.publish(connection.topics.history("newcomer", reading.kind), reading.to_json()).result(30)

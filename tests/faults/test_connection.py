@@ -1,152 +1,155 @@
-"""Rows B4-B6, B12-B14 and N1 of the fault matrix: what can happen between the services and the broker."""
+"""Faults of the connection between the services and the broker."""
 
 import random
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.house import House, house_in, memory_mb, open_files, packet_loss, pause, standing_house
+from tests.faults.pipeline import Pipeline, memory_mb, open_files, packet_loss, prepared_pipeline, random_delay
 from tests.programs import Program, wait_until
 
 CONNACK = b"\x20\x03\x00\x00\x00"
-TAKEN_OVER = b"\xe0\x02\x8e\x00"
-RUBBISH = (
-    b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    b"\xff" * 50,
-    CONNACK + b"\x30\xff\xff\xff\xff\xff",  # a length that has no end
-    CONNACK + b"\x30\x06\x00\x02\xff\xfe\x00a",  # a topic that is no UTF-8
-    CONNACK + b"\x40\x04\x00\x01\x55\x00",  # a reason that there is not
-    CONNACK + b"\x90\x02\x00\x01",  # an answer cut short
-)
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    """Yield a house in which readings arrive."""
-    with standing_house(tmp_path) as house:
-        yield house
+SESSION_TAKEN_OVER = b"\xe0\x02\x8e\x00"
+MALFORMED = {
+    "http": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "noise": b"\xff" * 50,
+    "length without end": CONNACK + b"\x30\xff\xff\xff\xff\xff",
+    "topic that is not UTF-8": CONNACK + b"\x30\x06\x00\x02\xff\xfe\x00a",
+    "unknown reason code": CONNACK + b"\x40\x04\x00\x01\x55\x00",
+    "truncated SUBACK": CONNACK + b"\x90\x02\x00\x01",
+}
 
 
 def is_bounded(program: Program) -> bool:
-    """Return whether a service holds no more memory and files than it should."""
+    """Return whether a service uses no more memory and files than it should."""
     return memory_mb(program) < 120 and open_files(program) < 60
 
 
-def test_b4_connections_reset_again_and_again(house: House) -> None:
-    """A storm of resets delays readings and loses none."""
+def restart_if_ended(*services: Program) -> None:
+    """Start services again that ended because of a fault, as their supervisor does."""
+    for service in services:
+        if not service.running:
+            assert service.process.returncode == 1
+            service.start()
+
+
+def test_repeated_connection_resets_lose_nothing(pipeline: Pipeline) -> None:
+    """A storm of resets delays readings."""
     chance = random.Random(4)
     for _reset in range(20):
-        house.proxy.reset_all()
-        pause(chance.uniform(0.05, 0.8))
+        pipeline.proxy.reset_all()
+        random_delay(chance, 0.8)
 
-    house.everything_arrives()
-    assert house.proxy.cuts > 5
-    assert is_bounded(house.poller)
-    assert is_bounded(house.sink)
-
-
-def test_b5_half_open_what_the_broker_says_is_swallowed(house: House) -> None:
-    """A connection on which nothing comes back is noticed by its keepalive; what it may have lost is sent again."""
-    house.proxy.swallow_answers()
-    wait_until(lambda: "lost the connection to the broker" in house.poller.output, "the poller notices", 45)
-
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
+    assert pipeline.proxy.cuts > 5
+    assert is_bounded(pipeline.poller)
+    assert is_bounded(pipeline.sink)
 
 
-def test_b6_a_broker_that_accepts_and_never_answers(house: House) -> None:
-    """Polls go on, and the poller gives up waiting by itself."""
-    house.proxy.be_silent()
-    house.proxy.reset_all()
-    house.poll_on(8)
-    assert "not connected" in house.unwell("poller")
-    house.proxy.behave()
+def test_a_half_open_connection_is_detected_by_its_keepalive(pipeline: Pipeline) -> None:
+    """What was published on it without an acknowledgement is published again."""
+    pipeline.proxy.drop_responses()
+    wait_until(lambda: "lost the connection to the broker" in pipeline.poller.output, "the poller detects it")
 
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
 
 
-def test_b12_a_broker_that_talks_rubbish(house: House) -> None:
-    """No packet, however malformed, leaves a service that runs and does nothing."""
-    for rubbish in RUBBISH:
-        house.proxy.answer_with(rubbish)
-        house.proxy.reset_all()
-        talked_to = len(house.proxy.heard)
+def test_a_broker_that_accepts_and_never_responds_delays_readings(pipeline: Pipeline) -> None:
+    """Polls continue, and the poller times out by itself."""
+    pipeline.proxy.accept_only()
+    pipeline.proxy.reset_all()
+    pipeline.wait_for_polls(8)
+    assert "not connected" in pipeline.health_problem("poller")
+    pipeline.proxy.end_faults()
 
-        def both_hear(after: int = talked_to) -> bool:
-            for service in (house.poller, house.sink):
-                if not service.running:  # as whoever keeps it running does
-                    assert service.process.returncode == 1
-                    assert "ending, to be started again" in service.output
-                    service.start()
-            return len(house.proxy.heard) >= after + 2
-
-        # Each refusal doubles the time until the next try, up to half a minute.
-        wait_until(both_hear, f"both hear {rubbish!r}", 100)
-        pause(0.5)
-    pause(6)  # a service that ends takes its time
-    house.proxy.behave()
-    wait_until(lambda: both_hear(len(house.proxy.heard) - 2), "both run")
-
-    house.everything_arrives(but=2)
-    assert is_bounded(house.poller)
+    pipeline.assert_everything_arrives()
 
 
-def test_b13_another_client_with_our_client_id(house: House) -> None:
-    """Where the broker says so (0x8E; mosquitto 2.0.11 only closes) the service ends with 3, and says what to do."""
-    house.proxy.answer_with(CONNACK + TAKEN_OVER)
-    house.proxy.reset_all()
+def test_malformed_packets_leave_no_service_idle(pipeline: Pipeline) -> None:
+    """After each of them a service reconnects, or ends and is started again, and in the end readings arrive."""
+    services = (pipeline.poller, pipeline.sink)
+    for name, malformed in MALFORMED.items():
+        pipeline.proxy.respond_with(malformed)
+        pipeline.proxy.reset_all()
+        connections = len(pipeline.proxy.received) + len(services)
 
-    assert house.poller.process.wait(20) == 3
-    assert house.sink.process.wait(20) == 3
-    assert "another program uses the client id 'poller'" in house.poller.output
-    assert "MQTT_CLIENT_ID" in house.poller.output
-    house.proxy.behave()
-    house.sink.start()
-    house.poller.start()
+        def both_reconnect(target: int = connections) -> bool:
+            restart_if_ended(*services)
+            return len(pipeline.proxy.received) >= target
 
-    house.everything_arrives(but=2)
+        # Each failure doubles the time until the next attempt, up to half a minute.
+        wait_until(both_reconnect, f"both services get: {name}", 100)
+    pipeline.proxy.end_faults()
+    ended_at = int(time.time())
 
+    def fresh_readings_arrive() -> bool:
+        restart_if_ended(*services)
+        return max(pipeline.stored()) > ended_at
 
-def test_b14_a_broker_that_comes_last(tmp_path: Path) -> None:
-    """The poller polls before there is a broker, and nothing of it is lost."""
-    with house_in(tmp_path) as house:
-        house.run(house.poller)
-        house.poll_on(5)
-        house.run(house.carbon, house.broker, house.sink)
-
-        house.everything_arrives()
+    wait_until(fresh_readings_arrive, "fresh readings arrive", 100)
+    pipeline.assert_everything_arrives(lost_polls=2)
+    assert is_bounded(pipeline.poller)
 
 
-def test_b14_a_broker_whose_name_is_unknown(house: House, tmp_path: Path) -> None:
-    """The poller polls on, says where it looks, and what it took goes out under the right name."""
-    house.poller.stop()
-    lost = Program(
-        house.poller._arguments, tmp_path / "lost.log", house.poller._environment | {"MQTT_HOST": "nowhere.invalid"}
+def test_a_session_taken_over_by_another_client_ends_the_service(pipeline: Pipeline) -> None:
+    """With reason code 0x8E (Mosquitto 2.0.11 only closes the connection) it exits with 3 and says what to do."""
+    pipeline.proxy.respond_with(CONNACK + SESSION_TAKEN_OVER)
+    pipeline.proxy.reset_all()
+
+    assert pipeline.poller.process.wait(60) == 3
+    assert pipeline.sink.process.wait(60) == 3
+    assert "another program uses the client id 'poller'" in pipeline.poller.output
+    assert "MQTT_CLIENT_ID" in pipeline.poller.output
+    pipeline.proxy.end_faults()
+    pipeline.sink.start()
+    pipeline.poller.start()
+
+    pipeline.assert_everything_arrives(lost_polls=2)
+
+
+def test_a_broker_that_starts_last_gets_every_reading(tmp_path: Path) -> None:
+    """The poller polls before there is a broker."""
+    with prepared_pipeline(tmp_path) as pipeline:
+        pipeline.run(pipeline.poller)
+        pipeline.wait_for_polls(5)
+        pipeline.run(pipeline.carbon, pipeline.broker, pipeline.sink)
+
+        pipeline.assert_everything_arrives()
+
+
+def test_a_broker_name_that_does_not_resolve_delays_readings(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The poller continues and names the host once; with the right name its readings are published."""
+    pipeline.poller.stop()
+    unresolved = Program(
+        pipeline.poller._arguments,
+        tmp_path / "unresolved.log",
+        pipeline.poller._environment | {"MQTT_HOST": "nowhere.invalid"},
     )
-    with lost:
-        house.poll_on(5)
-        wait_until(lambda: "the broker at nowhere.invalid" in lost.output, lost.output)
-        assert lost.output.count("cannot connect") == 1
-        assert lost.stop(deadline_s=10) == 0
-    house.poller.start()
+    with unresolved:
+        pipeline.wait_for_polls(5)
+        wait_until(lambda: "nowhere.invalid" in unresolved.output, f"the host is named; {unresolved.output}")
+        assert unresolved.output.count("nowhere.invalid") == 1
+        assert unresolved.stop(deadline_s=10) == 0
+    pipeline.poller.start()
 
-    house.everything_arrives(but=2)
+    pipeline.assert_everything_arrives(lost_polls=2)
 
 
-def test_n1_a_line_of_64_kbit_a_second(house: House) -> None:
-    """A slow line delays readings and loses none."""
-    house.proxy.slow_to(8000)
-    house.broker.kill()
-    house.poll_on(5)
-    house.broker.start()
+def test_a_connection_of_64_kbit_per_second_loses_nothing(pipeline: Pipeline) -> None:
+    """A slow connection delays readings."""
+    pipeline.proxy.limit_rate(8000)
+    pipeline.broker.kill()
+    pipeline.wait_for_polls(5)
+    pipeline.broker.start()
 
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()
 
 
 @pytest.mark.root
-def test_n1_a_fifth_of_all_packets_lost(house: House) -> None:
-    """Lost packets between services, broker and Carbon delay readings and lose none."""
-    with packet_loss([house.proxy.port, house.broker.port, house.carbon.port], 0.2):
-        house.poll_on(15)
+def test_a_fifth_of_all_packets_lost_loses_no_reading(pipeline: Pipeline) -> None:
+    """Lost packets between services, broker and Carbon delay readings."""
+    with packet_loss([pipeline.proxy.port, pipeline.broker.port, pipeline.carbon.port], 0.2):
+        pipeline.wait_for_polls(15)
 
-    house.everything_arrives()
+    pipeline.assert_everything_arrives()

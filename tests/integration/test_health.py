@@ -11,7 +11,7 @@ import pytest
 from services.simulator.simulator import Simulator
 from shared.health import Health
 from tests.conftest import Server
-from tests.faults.house import fill, small_disk
+from tests.faults.pipeline import fill, small_disk
 from tests.programs import HOST, ROOT, Program, clean_environment, wait_until
 
 

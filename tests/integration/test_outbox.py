@@ -242,7 +242,7 @@ def test_what_the_broker_passed_on_and_nobody_answered_for_is_not_news_again(
     with Proxy(broker.port) as proxy, outbox(port=proxy.port) as box:
         take(box, production(0))
         wait_until(lambda: sink.values("readings") == [0], "it is heard")
-        proxy.swallow_answers()
+        proxy.drop_responses()
         for number in range(1, 6):
             take(box, production(number))
             wait_until(lambda: number in sink.values("readings"), "it is heard")  # noqa: B023

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.compose.__main__ import ACCOUNTS, DEMO, SetupSettings, new_certificates, prepare
 from tests.conftest import Server
-from tests.faults.house import mosquitto
+from tests.faults.pipeline import mosquitto
 
 NOTHING_FILLED_IN = SetupSettings()
 FOLDERS = ("mosquitto", "grafana", *ACCOUNTS.values())

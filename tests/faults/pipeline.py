@@ -1,15 +1,15 @@
-"""A whole house for the fault suite: gateway, poller, broker, sink and Carbon, each a process that can be hurt.
+"""A whole pipeline for the fault tests: gateway, poller, broker, sink and Carbon, each a process that a fault can hit.
 
-The oracle of each test: *conservation* (each reading that the gateway served is in Whisper at its time with its value),
-*integrity* (nothing is there that was not served), *liveness* (a fresh reading passes); where it lasts, *honesty* (no
-service says that it is well).
+Each test ends with the same checks: *completeness* (each reading that the gateway served is in Whisper at its time with
+its value), *integrity* (nothing is there that was not served), and *liveness* (a fresh reading arrives). While a fault
+lasts, the services' health must report it.
 """
 
 import itertools
 import json
 import os
+import random
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,36 +26,36 @@ from tests.needs import find_program
 from tests.programs import HOST, Program, free_port, simulator, wait_until
 
 DAY_S = 86_400
-POLL_TAKES_S = 1.0
-LATENESS_S = 180.0
-"""In which everything must have arrived once nothing is hurt any more."""
+MAX_POLL_S = 1.0
+ARRIVAL_DEADLINE_S = 180.0
+"""Within this everything arrives once no fault is left."""
 
 
-class House:
-    """Everything between the roof and the disk, and the judge of what arrives."""
+class Pipeline:
+    """Everything from the gateway to the disk, and the check of what arrives."""
 
     def __init__(
         self,
         state: Path,
-        roof: Simulator,
+        gateway: Simulator,
         running: ExitStack,
         *,
         broker_rules: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare a house; nothing runs yet.
+        """Prepare a pipeline; nothing runs yet.
 
         Args:
-            state: where everything keeps everything.
-            roof: the gateway, running.
+            state: the folder for all state and logs.
+            gateway: the simulated gateway, running.
             running: ends what is started.
-            broker_rules: lines that take the place of those of their name in the broker's configuration.
+            broker_rules: lines of mosquitto.conf that replace those of the same name.
             settings: of both services, in place of the usual ones.
         """
         self.state = state
-        self.roof = roof
+        self.gateway = gateway
         self.poller_ended_at: list[float] = []
-        """When the poller was killed or told to stop, epoch seconds."""
+        """When the poller was killed or stopped, epoch seconds."""
         self._running = running
         self._settings = dict(settings or {})
         if broker_rules:
@@ -65,13 +65,13 @@ class House:
         self.proxy = running.enter_context(Proxy(self.broker.port))
         """Between the services and the broker."""
         self.carbon = self._server("deploy.local.carbon", "CARBON_PORT")
-        self._keep_every_second()
+        self._store_every_second()
         self.sink = self._service("services.carbon_sink", {"CARBON_SETTLE_S": "3"})
         self.poller = self._service(
             "services.poller",
             {
-                "ENVOY_HOST": roof.envoy_url,
-                "ENVOY_TOKEN": roof.token(),
+                "ENVOY_HOST": gateway.envoy_url,
+                "ENVOY_TOKEN": gateway.token(),
                 "POLL_INTERVAL_S": "1",
                 "JOURNAL_RESEND_AFTER_S": "8",
             },
@@ -79,52 +79,99 @@ class House:
 
     @property
     def path(self) -> str:
-        """The series that is judged."""
-        return f"enphase.{self.roof.serial}.grid.power_w"
+        """The series that is checked."""
+        return f"enphase.{self.gateway.serial}.grid.power_w"
 
     def start(self) -> None:
-        """Start everything, the sink before the poller: a broker keeps nothing for whom it never met."""
+        """Start everything, the sink before the poller: a broker queues nothing for a client that it has never seen."""
         self.run(self.broker, self.carbon, self.sink)
         wait_until(lambda: "connected to the broker" in self.sink.output, "the sink is connected")
         self.run(self.poller)
         wait_until(self.stored, f"a first reading; {self.poller.output}")
 
     def run(self, *programs: Program) -> None:
-        """Start programs one after the other; they end with the house."""
+        """Start programs one after the other; they end with the pipeline."""
         for program in programs:
             self._running.enter_context(program)
 
-    def served(self) -> dict[int, float]:
-        """Return every reading of the grid that the gateway has served, by its time.
+    def served(self, since: float = 0.0, until: float = float("inf")) -> dict[int, float]:
+        """Return the grid's readings that the gateway served in a span of our time, by their own time.
 
-        The poller has taken just these as long as nothing hurts its line to the gateway.
+        The poller has taken exactly these while its connection to the gateway is good.
         """
-        return {timestamp: power_w for _at, timestamp, power_w in self._answers()}
+        return {timestamp: power_w for at, timestamp, power_w in self._responses() if since <= at <= until}
 
     def taken(self) -> dict[int, float]:
-        """Return what was served, but for the polls that were under way when the poller was ended."""
+        """Return what was served, without the polls that were in progress when the poller was ended."""
         ended_at = self.poller_ended_at
         return {
             timestamp: power_w
-            for at, timestamp, power_w in self._answers()
-            if not any(0 <= end - at < POLL_TAKES_S for end in ended_at)
+            for at, timestamp, power_w in self._responses()
+            if not any(0 <= end - at < MAX_POLL_S for end in ended_at)
         }
 
-    def _answers(self) -> Iterator[tuple[float, int, float]]:
-        for answer in self.roof.ledger.served(server="envoy", path="/ivp/meters/readings"):
-            if answer["status"] == 200:
-                _production, net = json.loads(str(answer["body"]))[:2]
-                yield float(str(answer["at"])), net["timestamp"], net["activePower"]
+    def _responses(self) -> Iterator[tuple[float, int, float]]:
+        for response in self.gateway.ledger.served(server="envoy", path="/ivp/meters/readings"):
+            if response["status"] == 200:
+                _production, net = json.loads(str(response["body"]))[:2]
+                yield float(str(response["at"])), net["timestamp"], net["activePower"]
 
-    def sent_again(self) -> float:
-        """Return how many readings the poller has published again, as far as its metrics tell."""
-        counts = [*self._values(self._metrics_file).values(), 0.0]
+    def resent(self) -> float:
+        """Return how many readings the poller has published again, by its stored metrics."""
+        counts = [*self._values(self._metric_file("readings_resent", "poller")).values(), 0.0]
         # A new process counts from zero.
         return sum(count for count, following in itertools.pairwise(counts) if following < count)
 
     def stored(self) -> dict[int, float]:
         """Return what is in the Whisper file."""
         return self._values(self._file)
+
+    def wait_for_polls(self, count: int) -> None:
+        """Wait until the gateway has served so many more readings."""
+        target = len(self.served()) + count
+        what = f"{count} polls; {self.poller.output[-2000:]}"
+        wait_until(lambda: len(self.served()) >= target, what, 30 + 2 * count)
+
+    def assert_everything_arrives(self, *, lost_polls: int = 0, rejected: frozenset[int] = frozenset()) -> None:
+        """Fail unless all that was served so far is stored in time, and nothing else is.
+
+        Args:
+            lost_polls: how many readings may be missing because their poll was in progress when the poller was ended.
+            rejected: times of readings that the poller must not publish.
+        """
+        self.wait_for_polls(2)
+        served = self.served()
+        last = max(served)
+
+        def missing() -> set[int]:
+            return {at for at in served if at <= last} - self.stored().keys() - rejected
+
+        with suppress(AssertionError):
+            wait_until(lambda: len(missing()) <= lost_polls, "all readings", ARRIVAL_DEADLINE_S)
+        late = [response for response in self._responses() if response[1] in missing()]
+        assert len(missing()) <= lost_polls, (
+            f"of {len(served)} readings missing: {late} (served at, time, W); {self.poller.output}"
+        )
+        everything = self.served()
+        wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
+        assert wrong == {}
+
+    def health_problem(self, service: str) -> str:
+        """Return the problem that a service's health reports, nothing if it is healthy."""
+        result = check_health(self.state / service / "health", time.time())
+        return "" if result.ok else result.text
+
+    def metric(self, name: str, service: str = "poller") -> float:
+        """Return the newest stored value of a service's counter or gauge, 0 if there is none."""
+        values = self._values(self._metric_file(name, service))
+        return values[max(values)] if values else 0.0
+
+    def _metric_file(self, name: str, service: str) -> Path:
+        return self.state / "graphite/whisper/enphase/services" / service / "metrics" / f"{name}.wsp"
+
+    @property
+    def _file(self) -> Path:
+        return self.state / "graphite" / "whisper" / f"{self.path.replace('.', '/')}.wsp"
 
     def _values(self, file: Path) -> dict[int, float]:
         if not file.exists():
@@ -133,57 +180,8 @@ class House:
         times = range(start, start + step * len(values), step)
         return {at: value for at, value in zip(times, values, strict=True) if value is not None}
 
-    def poll_on(self, readings: int) -> None:
-        """Wait until the gateway has served so many readings more."""
-        target = len(self.served()) + readings
-        what = f"{readings} polls; {self.poller.output[-2000:]}"
-        wait_until(lambda: len(self.served()) >= target, what, 30 + 2 * readings)
-
-    def everything_arrives(self, *, but: int = 0) -> None:
-        """Fail unless all that was served so far is stored in time, and nothing else is.
-
-        Args:
-            but: how many readings may be missing: those whose poll was under way when the poller was killed.
-        """
-        self.poll_on(2)
-        served = self.served()
-        last = max(served)
-
-        def missing() -> set[int]:
-            return {at for at in served if at <= last} - self.stored().keys()
-
-        with suppress(AssertionError):
-            wait_until(lambda: len(missing()) <= but, "all readings", LATENESS_S)
-        late = [answer for answer in self._answers() if answer[1] in missing()]
-        never = f"of {len(served)} readings never: {late} (served at, time, W); {self.poller.output}"
-        assert len(missing()) <= but, never
-        everything = self.served()
-        wrong = {at: value for at, value in self.stored().items() if everything.get(at) != value}
-        assert wrong == {}
-
-    def unwell(self, service: str) -> str:
-        """Return what a service says that ails it, nothing if it says that it is well."""
-        finding = check_health(self.state / service / "health", time.time())
-        return "" if finding.ok else finding.text
-
-    def metric(self, name: str, service: str = "poller") -> float:
-        """Return the newest value of a counter or gauge of a service's that is stored, 0 if there is none."""
-        file = self.state / "graphite" / "whisper" / "enphase" / "services" / service / "metrics" / f"{name}.wsp"
-        if not file.exists():
-            return 0.0
-        _times, values = whisper.fetch(str(file), int(time.time()) - 600)
-        return next((value for value in reversed(values) if value is not None), 0.0)
-
-    @property
-    def _metrics_file(self) -> Path:
-        return self.state / "graphite/whisper/enphase/services/poller/metrics/readings_resent.wsp"
-
-    @property
-    def _file(self) -> Path:
-        return self.state / "graphite" / "whisper" / f"{self.path.replace('.', '/')}.wsp"
-
-    def _keep_every_second(self) -> None:
-        # Ten-second slots would hide all but one of ten readings.
+    def _store_every_second(self) -> None:
+        # Slots of ten seconds would hide all but one of ten readings.
         self._file.parent.mkdir(parents=True, exist_ok=True)
         whisper.create(str(self._file), [(1, DAY_S)])
 
@@ -211,27 +209,27 @@ class House:
 
 
 @contextmanager
-def house_in(
+def prepared_pipeline(
     state: Path, *, broker_rules: Sequence[str] = (), settings: Mapping[str, str] | None = None
-) -> Iterator[House]:
-    """Yield a house in which only the gateway runs yet."""
+) -> Iterator[Pipeline]:
+    """Yield a pipeline of which only the gateway runs."""
     with ExitStack() as running:
-        roof = running.enter_context(simulator(state, model="metered-single", inverters=2))
-        yield House(state, roof, running, broker_rules=broker_rules, settings=settings)
+        gateway = running.enter_context(simulator(state, model="metered-single", inverters=2))
+        yield Pipeline(state, gateway, running, broker_rules=broker_rules, settings=settings)
 
 
 @contextmanager
-def standing_house(
+def running_pipeline(
     state: Path, *, broker_rules: Sequence[str] = (), settings: Mapping[str, str] | None = None
-) -> Iterator[House]:
-    """Yield a house in which readings arrive."""
-    with house_in(state, broker_rules=broker_rules, settings=settings) as house:
-        house.start()
-        yield house
+) -> Iterator[Pipeline]:
+    """Yield a pipeline in which readings arrive."""
+    with prepared_pipeline(state, broker_rules=broker_rules, settings=settings) as pipeline:
+        pipeline.start()
+        yield pipeline
 
 
 def mosquitto(state: Path, rules: Sequence[str]) -> Server:
-    """Return a mosquitto with rules of a test's own in place of those of ``make run``."""
+    """Return a Mosquitto whose configuration is that of ``make run`` but for some lines."""
     program = find_mosquitto()
     assert program, "mark the test with pytest.mark.mosquitto"
     port = free_port()
@@ -249,7 +247,7 @@ def mosquitto(state: Path, rules: Sequence[str]) -> Server:
 
 @contextmanager
 def small_disk(directory: Path, size_kb: int) -> Iterator[Path]:
-    """Mount a disk of so many kB on a directory and yield the path of a file that fills it once it is written."""
+    """Mount a small disk on a directory and yield the path of a file that can fill it."""
     directory.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", directory], check=True)
     try:
@@ -260,7 +258,7 @@ def small_disk(directory: Path, size_kb: int) -> Iterator[Path]:
 
 @contextmanager
 def packet_loss(ports: Sequence[int], probability: float) -> Iterator[None]:
-    """Lose that share of all packets to and from ports of this machine."""
+    """Lose a share of all packets to and from ports of this machine."""
     iptables = find_program("iptables")
     assert iptables, "mark the test with pytest.mark.root"
     rules = [
@@ -276,7 +274,7 @@ def packet_loss(ports: Sequence[int], probability: float) -> Iterator[None]:
 
 
 def fill(filler: Path) -> None:
-    """Take all the room that is left on a small disk."""
+    """Use all the space that is left on a small disk."""
     with filler.open("ab", buffering=0) as file:
         while True:
             try:
@@ -285,17 +283,17 @@ def fill(filler: Path) -> None:
                 return
 
 
-def pause(seconds: float) -> None:
-    """Let a fault last."""
-    threading.Event().wait(seconds)
+def random_delay(chance: random.Random, max_s: float) -> None:
+    """Let a random time pass, because the fault may hit at any moment or last for any time; nothing is waited for."""
+    time.sleep(chance.uniform(0, max_s))
 
 
 def memory_mb(program: Program) -> float:
-    """Return the memory that a program holds, in MB."""
+    """Return the resident memory of a program, in MB."""
     lines = Path(f"/proc/{program.process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
 
 
 def open_files(program: Program) -> int:
-    """Return how many files and sockets a program holds open."""
+    """Return how many files and sockets a program has open."""
     return sum(1 for _file in Path(f"/proc/{program.process.pid}/fd").iterdir())

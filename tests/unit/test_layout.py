@@ -1,4 +1,4 @@
-"""The house as DESIGN draws it: rooms, directions, and a README that is true."""
+"""The layout of the project: which way imports point, and that every service runs by itself and is documented."""
 
 import ast
 import shutil
@@ -15,7 +15,7 @@ from services.poller.settings import PollerSettings
 from services.token_broker.settings import TokenBrokerSettings
 from tests.programs import ROOT, clean_environment
 
-SERVICES = ["token_broker", "poller", "carbon_sink", "simulator"]
+SERVICES = sorted(file.parent.name for file in (ROOT / "services").glob("*/__main__.py"))
 
 
 def imports(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -26,6 +26,19 @@ def imports(folder: Path) -> Iterator[tuple[Path, str]]:
                 yield from ((path, alias.name) for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 yield path, node.module or "."
+
+
+def run(*arguments: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python without settings of ours and return what it printed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=clean_environment() | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_shared_imports_no_service() -> None:
@@ -51,67 +64,50 @@ def test_pickle_is_written_to_carbon_and_read_nowhere() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_service_explains_itself(service: str) -> None:
-    """--help names what it does and ends with 0, with no broker and no settings."""
-    ended = subprocess.run(
-        [sys.executable, "-m", f"services.{service}", "--help"],
-        env=clean_environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def test_every_service_prints_its_help(service: str) -> None:
+    """--help names the command and exits with 0, with no broker and no settings."""
+    ended = run("-m", f"services.{service}", "--help")
 
-    assert ended.returncode == 0
+    assert ended.returncode == 0, ended.stderr
     assert f"python -m services.{service}" in ended.stdout
 
 
-def test_an_installed_environment_holds_every_service(tmp_path: Path) -> None:
-    """Installed and started far from the checkout, each service explains itself."""
+def test_an_installed_package_holds_every_service(tmp_path: Path) -> None:
+    """Installed and started far from the checkout, each service prints its help."""
     source, installed = tmp_path / "source", tmp_path / "installed"
     for part in ("services", "shared"):
         shutil.copytree(ROOT / part, source / part)
     for part in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, source)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(installed), str(source)], check=True, timeout=120)
+    pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    ended = run("-m", *pip, "--target", str(installed), str(source))
+    assert ended.returncode == 0, ended.stderr
 
-    environment = clean_environment() | {"PYTHONPATH": str(installed)}
     for service in SERVICES:
-        told = "import runpy, services, shared; print(services.__file__, shared.__file__)"
-        run = f"{told}; runpy.run_module('services.{service}', run_name='__main__', alter_sys=True)"
-        ended = subprocess.run(
-            [sys.executable, "-c", run, "--help"],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        show_origin = "import runpy, services, shared; print(services.__file__, shared.__file__)"
+        start = f"{show_origin}; runpy.run_module('services.{service}', run_name='__main__', alter_sys=True)"
+        ended = run("-c", start, "--help", folder=tmp_path, PYTHONPATH=str(installed))
         assert ended.returncode == 0, ended.stderr
-        where, *_, usage = ended.stdout.splitlines()[:2]
-        assert all(Path(file).is_relative_to(installed) for file in where.split())
-        assert f"python -m services.{service}" in usage
+        origin, *usage = ended.stdout.splitlines()
+        assert all(Path(file).is_relative_to(installed) for file in origin.split())
+        assert f"python -m services.{service}" in "\n".join(usage)
 
 
-def test_the_simulator_without_its_extra_says_what_to_install() -> None:
-    """Who installed the services alone reads a line, not a trace."""
-    run = "import runpy, sys; sys.modules['astral'] = None; runpy.run_module('services.simulator', run_name='__main__')"
-    ended = subprocess.run(
-        [sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+def test_the_simulator_without_its_extra_names_the_package_to_install() -> None:
+    """With the services alone installed the simulator prints one line and no traceback."""
+    start = (
+        "import runpy, sys; sys.modules['astral'] = None; runpy.run_module('services.simulator', run_name='__main__')"
     )
+    ended = run("-c", start)
 
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("the simulator needs astral")
     assert line.endswith("pip install 'enphase-pipeline[simulator]'")
 
 
 @pytest.mark.parametrize("settings_class", [PollerSettings, TokenBrokerSettings, CarbonSinkSettings])
 def test_the_readme_names_every_setting(settings_class: type[BaseModel]) -> None:
-    """Whoever reads the README knows all there is to set."""
+    """The README's table is complete."""
     readme = (ROOT / "README.md").read_text()
     names = {
         f"{section}_{name}".upper() if fields else section.upper()

@@ -46,7 +46,7 @@ def main() -> None:
 
         print(f"{polls} polls of {READINGS_A_POLL} readings")
         timed("from memory", polls, lambda: from_memory(settings, polls))
-        for name, receipts_from in [("journal, broker's word", NO_SINK), ("journal, receipts", "carbon-sink")]:
+        for name, receipts_from in [("journal, broker only", NO_SINK), ("journal, receipts", "carbon-sink")]:
             kept = JournalSettings(receipts_from=receipts_from, resend_after_s=120.0)
             path = state / f"{receipts_from}.sqlite"
             timed(name, polls, lambda kept=kept, path=path: through_journal(settings, kept, path, polls))  # type: ignore[misc]

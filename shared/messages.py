@@ -1,4 +1,4 @@
-"""The messages of the MQTT contract that are no readings: what a gateway is, tokens, receipts."""
+"""The messages of the MQTT contract that are not readings: what a gateway is, the state of its token, receipts."""
 
 from typing import Annotated, Literal
 
@@ -11,6 +11,8 @@ from shared.tokens import Token
 ONLINE = b"online"
 OFFLINE = b"offline"
 
+RowNumber = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""SQLite has 64 bits for it."""
 
 TokenMessage = Token
 """Until the services import :class:`shared.tokens.Token`."""
@@ -33,14 +35,14 @@ class GatewayInfo(Payload):
 
 
 class TokenRequest(Payload):
-    """A poller's wish for a token."""
+    """A request for a token, from a poller."""
 
     reason: Literal["missing", "rejected", "expiring"]
     requested_at: Timestamp
 
 
 class TokenStatus(Payload):
-    """How the token of a gateway is, without the token."""
+    """The state of a gateway's token, without the token."""
 
     state: TokenState
     message: str
@@ -49,8 +51,8 @@ class TokenStatus(Payload):
 
 
 class Receipt(Payload):
-    """A sink's word that readings are stored for good."""
+    """Confirms, from a sink, that readings are stored durably or can never be stored."""
 
     journal: str
-    sequences: tuple[tuple[int, int], ...]
-    """Ranges of rows of that journal, first and last, both included."""
+    sequences: tuple[tuple[RowNumber, RowNumber], ...]
+    """Ranges of rows of that journal, first and last included."""

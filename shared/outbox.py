@@ -1,15 +1,7 @@
-"""Publishes what a journal holds until it is known to be stored.
+"""Publishes the readings in a journal until they are known to be stored.
 
-One thread owns the journal; others hand it readings and messages. A reading goes out once it is on disk: on its kind's
-``readings/`` topic if it is the newest of its kind, otherwise, and whenever it is sent again, on ``history/``, so that
-``readings/`` never goes back in time. Fresh readings always go before old ones.
-
-A row leaves the journal when the sink's receipt for it comes. If none comes in time while the sink is online, and there
-is one for a row that was published later, it was lost on its way, and is published again. Without a sink to wait for,
-the broker's successful acknowledgement counts.
-
-While nothing at all is receipted, as when Carbon is away for a day, everything may well be waiting at the broker: to
-publish it again would only fill the broker's memory, so there is one row at each look, in case nothing newer comes.
+A reading is published once it is on disk: on its kind's ``readings/`` topic if it is the newest of its kind, otherwise,
+and whenever it is resent, on ``history/``, so that the times on ``readings/`` never go back.
 """
 
 import logging
@@ -19,10 +11,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 
-from shared.journal import Journal, JournalFull
+from shared.journal import Journal, JournalFull, Row
 from shared.messages import ONLINE, Receipt
 from shared.mqtt import Connection, Message, Publication, QueueFull, Subscription
 from shared.payload import InvalidPayload
@@ -32,50 +25,67 @@ from shared.topics import Topics
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 20
-"""Publications that the broker has not answered; paho knows no limit of the broker's, and Mosquitto's is 20."""
+MAX_INFLIGHT = 20
+"""Publications that the broker has not acknowledged; paho ignores the broker's own maximum, and Mosquitto's is 20."""
 
-OLD_IN_WINDOW = 10
-"""Of these, old readings at most, so that a fresh one finds room at once."""
+MAX_INFLIGHT_BACKLOG = 10
+"""Of these, rows of the backlog, so that a new reading is published at once."""
 
-MAX_PROPERTY_BYTES = 200
-"""User properties, content type and MQTT's own bytes around a payload and its topic."""
-
-MAX_RANGE_LENGTH = 1_000_000
-"""A receipt's range is not believed to be longer: it is counted through."""
+MAX_OVERHEAD_BYTES = 200
+"""User properties, content type and MQTT's own bytes in the packet of a payload and its topic."""
 
 MAX_WAIT_S = 1.0
-LAST_WORDS_S = 2.0
-LOOK_AFTER_S = 10.0
-"""How often old rows are given up and missing receipts looked for."""
-
-CLOCK_WAS_SET_S = 60.0
-"""Less is a clock that is kept right."""
+SHUTDOWN_GRACE_S = 2.0
+HOUSEKEEPING_INTERVAL_S = 10.0
+MIN_CLOCK_JUMP_S = 60.0
+"""A smaller step is a clock that is kept in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Taken:
+class _Added:
     serial: str
     readings: Sequence[Reading]
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class _Published:
     sequence: int
     publication: Publication | None
-    """None if the connection was lost before the broker answered."""
+    """None if the connection was lost before the broker acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unreceipted:
-    published_at: float
-    """When the broker took it, on the monotonic clock."""
-    again: bool
-    """Whether it had been published before, perhaps by an earlier process: the receipt may be for that."""
+    acknowledged_at: float
+    """On the monotonic clock."""
+    resent: bool
+    """Whether it had been published before, perhaps by an earlier process: the receipt may be for that publication."""
 
 
 class Outbox:
-    """The readings of one publisher on their way."""
+    """A persistent queue of readings; one thread publishes them, in :meth:`run`.
+
+    ::
+
+                 add()          PUBLISH             PUBACK                 receipt
+        readings ────────► new ──────────► inflight ────────► unreceipted ─────────► removed
+                            ▲                │  ▲                  │
+                            └─ lost connection  │ PUBLISH,         │ no receipt in time
+                                                │ on history/      ▼
+        rows of an earlier run ───────────────────────────────► backlog
+
+    - *New* polls are published before the *backlog*, the newest first. Each row is in the journal in every state.
+    - A connection that is lost returns *inflight* rows to where they came from; such *interrupted* rows are published
+      once more, one at a time, in case the broker closed the connection because of one of them. After a second
+      interruption a row waits as *unreceipted*.
+    - An *unreceipted* row is resent if it has no receipt ``resend_after_s`` later although the sink was online, and a
+      row acknowledged later has one, so that this one was lost. Where there is no such row, the oldest alone is resent
+      in each ``HOUSEKEEPING_INTERVAL_S``: while Carbon is away for a day nothing has a receipt, and resending all of it
+      would only fill the broker's memory with copies.
+    - Without a sink (``receipts_from`` is ``none``) the broker's acknowledgement with a subscriber removes a row.
+    - Capacity: the journal's ``max_mb`` bytes on disk, at about 400 bytes a reading, and ``keep_days``; what exceeds it
+      expires, oldest first. ``MAX_INFLIGHT`` rows are inflight. Memory holds a number for each row, not the readings.
+    """
 
     def __init__(
         self,
@@ -88,177 +98,197 @@ class Outbox:
 
         Args:
             connection: to the broker, with :func:`subscriptions` among its own.
-            journal: where readings are kept; the outbox's own from here on.
-            settings: how long to keep and when to send again.
+            journal: used and closed only by the outbox from here on.
+            settings: whose receipts to wait for, and when to resend.
             clock: epoch seconds.
         """
         self._connection = connection
         self._journal = journal
         self._settings = settings
         self._clock = clock
-        self._events: queue.SimpleQueue[_Taken | _Answered | Message] = queue.SimpleQueue()
-        self._fresh: deque[deque[int]] = deque()
-        """Rows never published yet, a poll's together."""
-        self._old: deque[int] = deque()
+        self._events: queue.SimpleQueue[_Added | _Published | Message] = queue.SimpleQueue()
+        self._new: deque[deque[int]] = deque()
+        """Rows that were never published, the rows of a poll together."""
+        self._backlog: deque[int] = deque()
         """Rows that may have been published before, perhaps by an earlier process."""
-        self._in_flight: dict[int, bool] = {}
-        """By row number, whether it is an old one."""
-        self._lost: set[int] = set()
-        """Rows that were on their way when the connection was lost, and are to be tried once more."""
+        self._inflight: dict[int, bool] = {}
+        """By row number, whether it is of the backlog."""
+        self._interrupted: set[int] = set()
+        """Rows that were inflight when the connection was lost, and are published once more."""
         self._unreceipted: dict[int, _Unreceipted] = {}
-        """By row number, oldest publication first."""
+        """By row number, in the order of acknowledgement."""
         self._receipted_until = float("-inf")
-        """When the newest publication that is known to have been receipted was made, on the monotonic clock."""
+        """When the newest publication that has its receipt was acknowledged, on the monotonic clock."""
         self._sink_online_since: float | None = None
-        self._look_at = 0.0
-        self._clock_ahead_s = clock() - time.monotonic()
-        """How far the clock was ahead of the monotonic one at the last look."""
-        self._depth = self._waiting = 0
-        self._oldest_taken_at: float | None = None
+        self._next_housekeeping_at = 0.0
+        self._clock_offset_s = clock() - time.monotonic()
+        """How far the clock was ahead of the monotonic clock at the last check."""
+        self._row_count = self._waiting_count = 0
+        self._oldest_added_at: float | None = None
         self.counters: Counter[str] = Counter(
             readings_taken=0, readings_receipted=0, readings_resent=0, readings_expired=0, readings_not_journaled=0
         )
 
     def add(self, serial: str, readings: Sequence[Reading]) -> None:
-        """Take in the readings of a poll; from any thread."""
-        self._events.put(_Taken(serial, readings))
+        """Add the readings of a poll; from any thread."""
+        self._events.put(_Added(serial, readings))
 
     def handles(self, message: Message) -> bool:
-        """Return whether a message is the sink's."""
+        """Return whether a message is one for :meth:`handle`: the sink's status or its receipts."""
         topics, sink = self._connection.topics, self._settings.receipts_from
         return message.topic in (topics.service_status(sink), topics.receipts(sink))
 
     def handle(self, message: Message) -> None:
-        """Take in a message of the sink's; from any thread."""
+        """Handle a message of the sink; from any thread."""
         self._events.put(message)
 
     def gauges(self) -> dict[str, float]:
-        """Return what a person wants to know of the journal, as of the last look."""
-        oldest_s = self._clock() - self._oldest_taken_at if self._oldest_taken_at is not None else 0.0
+        """Return the state of the queue as of the last housekeeping."""
+        oldest_s = self._clock() - self._oldest_added_at if self._oldest_added_at is not None else 0.0
         return {
-            "journal_rows": float(self._depth),
+            "journal_rows": float(self._row_count),
             "oldest_unreceipted_s": max(0.0, round(oldest_s, 1)),
-            "readings_waiting": float(self._waiting),
+            "readings_waiting": float(self._waiting_count),
         }
 
     def run(self, stop: threading.Event) -> None:
-        """Publish until told to stop, then for a moment what can still be handed over, and close the journal."""
+        """Publish until ``stop`` is set, then wait briefly for acknowledgements, and close the journal."""
         with self._journal as journal:
-            self._old.extend(journal.sequences())
-            if self._old:
-                logger.info("%d readings of an earlier run have no receipt yet", len(self._old))
+            self._backlog.extend(journal.sequences())
+            if self._backlog:
+                logger.info("%d readings of an earlier run have no receipt yet; publishing them", len(self._backlog))
             while not stop.is_set():
-                self._handle_events(MAX_WAIT_S)
-                self._publish_waiting()
-                self._look_after()
-            ends_at = time.monotonic() + LAST_WORDS_S
-            self._handle_events(0.0)
-            self._publish_waiting()
-            while self._in_flight and time.monotonic() < ends_at:
-                self._handle_events(LAST_WORDS_S / 10)
+                self._process_events(MAX_WAIT_S)
+                self._publish_queued()
+                self._housekeeping()
+            ends_at = time.monotonic() + SHUTDOWN_GRACE_S
+            self._process_events(0.0)
+            self._publish_queued()
+            while self._inflight and time.monotonic() < ends_at:
+                self._process_events(SHUTDOWN_GRACE_S / 10)
 
-    def _handle_events(self, timeout_s: float) -> None:
+    def _process_events(self, timeout_s: float) -> None:
+        """Process the next event, and all others that are there by then."""
         try:
             event = self._events.get(timeout=timeout_s) if timeout_s else self._events.get_nowait()
             while True:
-                self._handle(event)
+                self._process(event)
                 event = self._events.get_nowait()
         except queue.Empty:
             return
 
-    def _handle(self, event: _Taken | _Answered | Message) -> None:
+    def _process(self, event: _Added | _Published | Message) -> None:
         match event:
-            case _Taken(serial, readings):
-                self._keep(serial, readings)
-            case _Answered(sequence, publication):
-                self._answered(sequence, publication)
+            case _Added(serial, readings):
+                self._write(serial, readings)
+            case _Published(sequence, publication):
+                self._on_published(sequence, publication)
             case Message() as message:
-                self._hear(message)
+                self._on_message(message)
 
-    def _keep(self, serial: str, readings: Sequence[Reading]) -> None:
+    def _write(self, serial: str, readings: Sequence[Reading]) -> None:
         self.counters["readings_taken"] += len(readings)
-        self._mind_the_clock()
+        self._detect_clock_jump()
         try:
-            self._fresh.append(deque(self._journal.add(serial, readings, self._clock())))
+            self._new.append(deque(self._journal.add(serial, readings, self._clock())))
         except JournalFull as error:
             if not self.counters["readings_not_journaled"]:
-                logger.error("readings go out without being kept: %s; make room", error)  # noqa: TRY400
+                logger.error("readings are published without being journaled: %s; free disk space", error)  # noqa: TRY400
             self.counters["readings_not_journaled"] += len(readings)
-            for reading in readings:
-                topic = self._connection.topics.reading(serial, reading.kind)
-                try:
-                    self._connection.publish(topic, reading.to_json(), retain=True)
-                except QueueFull:
-                    self.counters["readings_expired"] += 1
+            self._publish_not_journaled(serial, readings)
 
-    def _publish_waiting(self) -> None:
-        while self._connection.connected and len(self._in_flight) < self._window():
-            if self._fresh:
-                # After an outage many polls wait: the newest is news, and goes first.
-                newest_poll = self._fresh[-1]
+    def _publish_not_journaled(self, serial: str, readings: Sequence[Reading]) -> None:
+        for reading in readings:
+            topic = self._connection.topics.reading(serial, reading.kind)
+            try:
+                self._connection.publish(topic, reading.to_json(), retain=True)
+            except QueueFull:
+                self.counters["readings_expired"] += 1
+
+    def _publish_queued(self) -> None:
+        # The queue is full of readings that were not journaled; the rows are published after them.
+        with suppress(QueueFull):
+            self._publish_until_inflight_is_full()
+
+    def _publish_until_inflight_is_full(self) -> None:
+        while self._connection.connected and len(self._inflight) < self._max_inflight():
+            if self._new:
+                # After an outage many polls wait; the newest is of most use.
+                newest_poll = self._new[-1]
                 if newest_poll:
-                    self._publish(newest_poll.popleft(), old=False)
+                    self._publish(newest_poll.popleft(), from_backlog=False)
                 else:
-                    self._fresh.pop()
-            elif self._old and sum(self._in_flight.values()) < OLD_IN_WINDOW:
-                self._publish(self._old.popleft(), old=True)
+                    self._new.pop()
+            elif self._backlog and sum(self._inflight.values()) < MAX_INFLIGHT_BACKLOG:
+                self._publish(self._backlog.popleft(), from_backlog=True)
             else:
                 return
 
-    def _window(self) -> int:
-        # Perhaps the broker could not bear one of those that were lost. Alone on its way, that one shows.
-        return 1 if self._lost else WINDOW
+    def _max_inflight(self) -> int:
+        # The broker may have closed the connection because of one of the interrupted rows; alone, it is identified.
+        return 1 if self._interrupted else MAX_INFLIGHT
 
-    def _publish(self, sequence: int, *, old: bool) -> None:
-        """Publish a row that is still in the journal; where one of its kind is newer, or it is old, as late."""
-        topics = self._connection.topics
-        for row in self._journal.rows([sequence]):
-            late = old or not self._journal.is_newest(row)
-            topic = topics.history(row.serial, row.kind) if late else topics.reading(row.serial, row.kind)
-            if len(row.payload) + len(topic) + MAX_PROPERTY_BYTES > self._connection.max_packet_bytes:
-                logger.error("row %d is larger than the broker takes; it stays in the journal", sequence)
-                break
-            self.counters["readings_resent"] += old or sequence in self._lost
-            self._in_flight[sequence] = old
-            answer = self._connection.publish(
+    def _publish(self, sequence: int, *, from_backlog: bool) -> None:
+        """Publish a row if it is still in the journal; on QueueFull it is queued again."""
+        row = self._journal.get(sequence)
+        if row is None:
+            self._interrupted.discard(sequence)
+            return
+        is_history = from_backlog or not row.is_newest
+        topic = self._topic(row, is_history=is_history)
+        if len(row.payload) + len(topic) + MAX_OVERHEAD_BYTES > self._connection.max_packet_bytes:
+            logger.error("row %d is larger than the broker accepts; it stays in the journal until it expires", sequence)
+            self._interrupted.discard(sequence)
+            return
+        try:
+            future = self._connection.publish(
                 topic,
                 row.payload,
-                retain=not late,
+                retain=not is_history,
                 user_properties={"journal": self._journal.name, "sequence": str(sequence)},
-                resend=False,
+                resend=False,  # a later reading may be on readings/ by then
             )
-            answer.add_done_callback(lambda done: self._events.put(_Answered(sequence, _publication(done))))
-            return
-        self._lost.discard(sequence)
+        except QueueFull:
+            self._return_to_queue(sequence, from_backlog=from_backlog)
+            raise
+        self.counters["readings_resent"] += from_backlog or sequence in self._interrupted
+        self._inflight[sequence] = from_backlog
+        future.add_done_callback(lambda done: self._events.put(_Published(sequence, _publication(done))))
 
-    def _answered(self, sequence: int, publication: Publication | None) -> None:
-        old = self._in_flight.pop(sequence)
+    def _topic(self, row: Row, *, is_history: bool) -> str:
+        build = self._connection.topics.history if is_history else self._connection.topics.reading
+        return build(row.serial, row.kind)
+
+    def _on_published(self, sequence: int, publication: Publication | None) -> None:
+        from_backlog = self._inflight.pop(sequence)
         if publication is None:
-            self._not_answered(sequence, old=old)
+            self._on_interrupted(sequence, from_backlog=from_backlog)
             return
-        again = old or sequence in self._lost
-        self._lost.discard(sequence)
-        self._unreceipted[sequence] = _Unreceipted(time.monotonic(), again)
+        resent = from_backlog or sequence in self._interrupted
+        self._interrupted.discard(sequence)
+        self._unreceipted[sequence] = _Unreceipted(time.monotonic(), resent)
         if self._settings.receipts_from == NO_SINK and publication.reached_a_subscriber:
-            self._removed(((sequence, sequence),))
+            self._remove(((sequence, sequence),))
 
-    def _not_answered(self, sequence: int, *, old: bool) -> None:
-        """Line up again what was on its way when the connection was lost; at the second loss it has to wait."""
-        if sequence in self._lost:
-            self._lost.discard(sequence)
-            self._unreceipted[sequence] = _Unreceipted(time.monotonic(), again=True)
-            return
-        self._lost.add(sequence)
-        if old:
-            self._old.appendleft(sequence)
+    def _on_interrupted(self, sequence: int, *, from_backlog: bool) -> None:
+        """Queue a row again whose connection was lost; at the second time it must wait."""
+        if sequence in self._interrupted:
+            self._interrupted.discard(sequence)
+            self._unreceipted[sequence] = _Unreceipted(time.monotonic(), resent=True)
         else:
-            self._fresh.appendleft(deque([sequence]))
+            self._interrupted.add(sequence)
+            self._return_to_queue(sequence, from_backlog=from_backlog)
 
-    def _hear(self, message: Message) -> None:
+    def _return_to_queue(self, sequence: int, *, from_backlog: bool) -> None:
+        if from_backlog:
+            self._backlog.appendleft(sequence)
+        else:
+            self._new.appendleft(deque([sequence]))
+
+    def _on_message(self, message: Message) -> None:
         topics, sink = self._connection.topics, self._settings.receipts_from
         if message.topic == topics.service_status(sink):
-            online = message.payload == ONLINE
-            if not online:
+            if message.payload != ONLINE:
                 self._sink_online_since = None
             elif self._sink_online_since is None:
                 self._sink_online_since = time.monotonic()
@@ -266,65 +296,75 @@ class Outbox:
             try:
                 receipt = Receipt.from_json(message.payload)
             except InvalidPayload as error:
-                logger.warning("passed over a receipt: %s", error)
+                logger.warning("rejected a receipt: %s", error)
                 return
             if receipt.journal == self._journal.name:
-                self._removed(receipt.sequences)
+                self._remove(receipt.sequences)
 
-    def _removed(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def _remove(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Remove rows that are stored."""
         try:
             self.counters["readings_receipted"] += self._journal.remove(ranges)
         except JournalFull as error:
-            # The rows stay, are sent again, and are removed at the next receipt.
-            logger.warning("receipts cannot be noted: %s; make room", error)
+            # The rows stay, are resent, and are removed with the next receipt.
+            logger.warning("rows with a receipt cannot be removed: %s; free disk space", error)
             return
         for first, last in ranges:
-            for sequence in range(first, min(last, first + MAX_RANGE_LENGTH) + 1):
-                receipted = self._unreceipted.pop(sequence, None)
-                if receipted is not None and not receipted.again:
-                    self._receipted_until = max(self._receipted_until, receipted.published_at)
+            for sequence in self._unreceipted_in(first, last):
+                row = self._unreceipted.pop(sequence)
+                if not row.resent:
+                    self._receipted_until = max(self._receipted_until, row.acknowledged_at)
 
-    def _look_after(self) -> None:
+    def _unreceipted_in(self, first: int, last: int) -> list[int]:
+        """Return the unreceipted rows of a range, which may be as long as a receipt from outside claims."""
+        if last - first < len(self._unreceipted):
+            return [sequence for sequence in range(first, last + 1) if sequence in self._unreceipted]
+        return [sequence for sequence in self._unreceipted if first <= sequence <= last]
+
+    def _housekeeping(self) -> None:
+        """Every ten seconds: expire rows, queue lost ones again, and measure."""
         now = time.monotonic()
-        if now < self._look_at:
+        if now < self._next_housekeeping_at:
             return
-        self._look_at = now + LOOK_AFTER_S
-        self._mind_the_clock()
-        if given_up := self._journal.prune(self._clock()):
-            self.counters["readings_expired"] += given_up
-            logger.error("%d readings without a receipt were given up: they were too old or too many", given_up)
-        self._send_again(now)
-        self._depth, self._oldest_taken_at = self._journal.depth(), self._journal.oldest_taken_at()
-        self._waiting = len(self._old) + sum(map(len, self._fresh)) + len(self._in_flight)
+        self._next_housekeeping_at = now + HOUSEKEEPING_INTERVAL_S
+        self._detect_clock_jump()
+        if expired := self._journal.prune(self._clock()):
+            self.counters["readings_expired"] += expired
+            logger.error(
+                "%d readings without a receipt expired: they were too old or too many; is the sink up?", expired
+            )
+        self._queue_resends(now)
+        self._row_count, self._oldest_added_at = self._journal.row_count(), self._journal.oldest_added_at()
+        self._waiting_count = len(self._backlog) + sum(map(len, self._new)) + len(self._inflight)
 
-    def _mind_the_clock(self) -> None:
-        """Notice a clock that was set since the last look, before anything is written or given up by it."""
-        ahead_s = self._clock() - time.monotonic()
-        if abs(jump_s := ahead_s - self._clock_ahead_s) > CLOCK_WAS_SET_S:
-            logger.warning("the clock was set by %+.0f s; the age of what waits stays as it was", jump_s)
+    def _detect_clock_jump(self) -> None:
+        """Keep the age of the rows if the clock has jumped, before a row is written or expires by the new time."""
+        offset_s = self._clock() - time.monotonic()
+        if abs(jump_s := offset_s - self._clock_offset_s) > MIN_CLOCK_JUMP_S:
+            logger.warning("the clock jumped by %+.0f s; the age of the readings in the journal is kept", jump_s)
             self._journal.shift_ages(jump_s)
-        self._clock_ahead_s = ahead_s
+        self._clock_offset_s = offset_s
 
-    def _send_again(self, now: float) -> None:
-        """Line up for another publication what was not receipted in time while the sink was there to do it."""
-        long_ago = now - self._settings.resend_after_s
-        sink_was_there = self._sink_online_since is not None and self._sink_online_since <= long_ago
-        if self._settings.receipts_from != NO_SINK and not sink_was_there:
+    def _queue_resends(self, now: float) -> None:
+        """Queue rows without a receipt in time while the sink is online: those that were lost, or else the oldest."""
+        overdue_at = now - self._settings.resend_after_s
+        sink_was_online = self._sink_online_since is not None and self._sink_online_since <= overdue_at
+        if self._settings.receipts_from != NO_SINK and not sink_was_online:
             return
-        overdue = list(takewhile(lambda row: row[1].published_at <= long_ago, self._unreceipted.items()))
-        lost = [sequence for sequence, row in overdue if row.published_at < self._receipted_until]
+        overdue = list(takewhile(lambda item: item[1].acknowledged_at <= overdue_at, self._unreceipted.items()))
+        lost = [sequence for sequence, row in overdue if row.acknowledged_at < self._receipted_until]
         for sequence in lost or [sequence for sequence, _row in overdue[:1]]:
             del self._unreceipted[sequence]
-            self._old.append(sequence)
+            self._backlog.append(sequence)
 
 
 def subscriptions(topics: Topics, settings: JournalSettings) -> list[Subscription]:
-    """Return what the outbox must hear: whether the sink is there, and its receipts."""
+    """Return what an outbox needs to receive: the sink's status and its receipts."""
     if settings.receipts_from == NO_SINK:
         return []
     sink = settings.receipts_from
     return [Subscription(topics.service_status(sink)), Subscription(topics.receipts(sink))]
 
 
-def _publication(answer: Future[Publication]) -> Publication | None:
-    return None if answer.exception() else answer.result()
+def _publication(future: Future[Publication]) -> Publication | None:
+    return None if future.exception() else future.result()

@@ -1,4 +1,4 @@
-"""What ``--health`` says of running services."""
+"""What ``--health`` reports of running services."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.programs import HOST, ROOT, Program, clean_environment, wait_until
 
 
 def health_of(service: str, state: Path) -> tuple[int, str]:
-    """Return the exit code and the words of ``--health``."""
+    """Return the exit code and the output of ``--health``."""
     ended = subprocess.run(
         [sys.executable, "-m", f"services.{service}", "--health"],
         env=clean_environment() | {"STATE_DIR": str(state)},
@@ -31,39 +31,41 @@ def health_of(service: str, state: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("service", ["token_broker", "poller", "carbon_sink"])
 def test_a_service_that_does_not_run_is_not_healthy(service: str, tmp_path: Path) -> None:
-    """Nothing was said yet."""
-    code, words = health_of(service, tmp_path)
+    """There is no heartbeat, and the message gives the next step."""
+    code, output = health_of(service, tmp_path)
 
     assert code == 1
-    assert "does it run?" in words
+    assert "start the service" in output
 
 
-def test_a_sink_is_healthy_while_carbon_and_broker_answer(
+def test_a_sink_is_healthy_while_carbon_and_broker_are_up(
     broker: Server, carbon: Server, sink: Program, tmp_path: Path
 ) -> None:
-    """Each loss is told, and each return."""
+    """Each loss is reported, and each recovery."""
     wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy")
     broker.kill()
-    wait_until(lambda: "not connected to the MQTT broker" in health_of("carbon_sink", tmp_path)[1], "the loss is told")
+    wait_until(
+        lambda: "not connected to the MQTT broker" in health_of("carbon_sink", tmp_path)[1], "the loss is reported"
+    )
     broker.start()
     wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy again")
 
 
 def test_a_service_that_hangs_is_not_healthy(sink: Program, tmp_path: Path) -> None:
-    """Its last word was good, and is too long ago."""
+    """Its last heartbeat had no fault but is stale."""
     wait_until(lambda: health_of("carbon_sink", tmp_path)[0] == 0, "healthy")
     sink.stop()
     long_ago = time.time() - 600
     os.utime(tmp_path / "carbon_sink" / "health", (long_ago, long_ago))
 
-    code, words = health_of("carbon_sink", tmp_path)
+    code, output = health_of("carbon_sink", tmp_path)
 
     assert code == 1
-    assert "no word of the service for" in words
+    assert "no heartbeat for" in output
 
 
-def test_a_poller_is_healthy_while_gateway_and_broker_answer(broker: Server, roof: Simulator, tmp_path: Path) -> None:
-    """A gateway that is gone is told, with its number."""
+def test_a_poller_is_healthy_while_gateway_and_broker_are_up(broker: Server, roof: Simulator, tmp_path: Path) -> None:
+    """A gateway that is gone is reported with its serial number."""
     environment = {
         "MQTT_PORT": str(broker.port),
         "MQTT_HOST": HOST,
@@ -75,19 +77,19 @@ def test_a_poller_is_healthy_while_gateway_and_broker_answer(broker: Server, roo
     with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment):
         wait_until(lambda: health_of("poller", tmp_path)[0] == 0, "healthy")
         roof.stop()
-        wait_until(lambda: roof.serial in health_of("poller", tmp_path)[1], "the loss is told")
+        wait_until(lambda: roof.serial in health_of("poller", tmp_path)[1], "the loss is reported")
 
 
-def test_a_service_that_has_no_room_to_say_how_it_is_goes_on(tmp_path: Path) -> None:
-    """A full disk ends nobody; what is silent is not healthy."""
+def test_a_service_on_a_full_disk_goes_on_and_is_not_healthy(tmp_path: Path) -> None:
+    """A heartbeat that cannot be written ends nothing."""
     with small_disk(tmp_path / "poller", 100) as filler:
         health = Health(tmp_path / "poller" / "health")
         fill(filler)
         health.report("not connected to the MQTT broker")
 
-        code, words = health_of("poller", tmp_path)
+        code, output = health_of("poller", tmp_path)
         assert code == 1
-        assert "does it run?" in words
+        assert "start the service" in output
 
         filler.unlink()
         health.report("no gateway answers")

@@ -1,4 +1,4 @@
-"""What the outbox promises, with a real Mosquitto; the sink is played by hand."""
+"""What the outbox guarantees, with a real Mosquitto; the test acts as the sink."""
 
 import json
 import sqlite3
@@ -33,32 +33,34 @@ def production(number: int) -> Production:
 
 
 class Sink:
-    """Hears readings, and receipts them when told to."""
+    """Receives readings, and publishes receipts for them on request."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
 
-    def say(self, word: bytes) -> None:
-        """Be online or offline."""
-        self._connection.publish("enphase/services/carbon-sink/status", word, retain=True).result(10)
+    def publish_status(self, status: bytes) -> None:
+        """Publish ``online`` or ``offline``."""
+        self._connection.publish("enphase/services/carbon-sink/status", status, retain=True).result(10)
 
-    def listen(self) -> list[Message]:
-        """Return all that was heard so far."""
+    def receive(self) -> list[Message]:
+        """Return all that was received so far."""
         while isinstance(message := self._connection.receive(0.02), Message):
             self._connection.acknowledge(message)
-            self.heard.append(message)
-        return self.heard
+            self.received.append(message)
+        return self.received
 
-    def values(self, room: str) -> list[float]:
-        """Return the powers heard on ``readings`` or ``history``, in order."""
-        topic = f"enphase/{SERIAL}/{room}/production"
-        return [json.loads(message.payload)["power_w"] for message in self.listen() if message.topic == topic]
+    def values(self, branch: str) -> list[float]:
+        """Return the powers received on ``readings`` or ``history``, in order."""
+        topic = f"enphase/{SERIAL}/{branch}/production"
+        return [json.loads(message.payload)["power_w"] for message in self.receive() if message.topic == topic]
 
-    def receipt_all(self) -> None:
-        """Give a receipt for everything heard."""
-        for journal in {message.user_properties["journal"] for message in self.listen()}:
-            sequences = [m.user_properties["sequence"] for m in self.heard if m.user_properties["journal"] == journal]
+    def publish_receipts(self) -> None:
+        """Publish a receipt for everything received."""
+        for journal in {message.user_properties["journal"] for message in self.receive()}:
+            sequences = [
+                m.user_properties["sequence"] for m in self.received if m.user_properties["journal"] == journal
+            ]
             receipt = Receipt(journal=journal, sequences=tuple((int(one), int(one)) for one in sequences))
             self._connection.publish("enphase/services/carbon-sink/receipts", receipt.to_json()).result(10)
 
@@ -73,26 +75,27 @@ def sink(mqtt: Settings) -> Iterator[Sink]:
     with Connection(mqtt("sink"), stop=threading.Event(), subscriptions=filters) as connection:
         assert connection.wait_until_connected(10)
         sink = Sink(connection)
-        sink.say(b"online")
+        sink.publish_status(b"online")
         yield sink
 
 
 @pytest.fixture
 def outbox(mqtt: Settings, tmp_path: Path) -> Running:
-    """Return what runs an outbox on one journal, as one process after another does."""
+    """Return a function that runs an outbox on one journal; each call is the next process."""
 
     @contextmanager
     def running(port: int | None = None, **settings: object) -> Iterator[Outbox]:
         broker = mqtt("poller").model_copy(update={"port": port} if port else {})
-        told = JournalSettings.model_validate({"resend_after_s": 1.0} | settings)
+        journal_settings = JournalSettings.model_validate({"resend_after_s": 1.0} | settings)
         stop = threading.Event()
-        filters = subscriptions(Topics("enphase"), told)
+        filters = subscriptions(Topics("enphase"), journal_settings)
         with Connection(broker, stop=stop, subscriptions=filters) as connection:
-            journal = Journal(tmp_path / "journal.sqlite", keep_days=told.keep_days, max_mb=told.max_mb)
-            outbox = Outbox(connection, journal, told)
+            keep_days, max_mb = journal_settings.keep_days, journal_settings.max_mb
+            journal = Journal(tmp_path / "journal.sqlite", keep_days=keep_days, max_mb=max_mb)
+            outbox = Outbox(connection, journal, journal_settings)
             threads = [
                 threading.Thread(target=outbox.run, args=(stop,)),
-                threading.Thread(target=_hand_on, args=(connection, outbox, stop)),
+                threading.Thread(target=_forward_messages, args=(connection, outbox, stop)),
             ]
             for thread in threads:
                 thread.start()
@@ -106,21 +109,21 @@ def outbox(mqtt: Settings, tmp_path: Path) -> Running:
     return running
 
 
-def _hand_on(connection: Connection, outbox: Outbox, stop: threading.Event) -> None:
+def _forward_messages(connection: Connection, outbox: Outbox, stop: threading.Event) -> None:
     while not stop.is_set():
         if isinstance(message := connection.receive(0.05), Message):
             connection.acknowledge(message)
             outbox.handle(message)
 
 
-def kept(tmp_path: Path) -> int:
-    """Return how many rows the journal of an ended process holds."""
+def row_count(tmp_path: Path) -> int:
+    """Return how many rows the journal of an ended process has."""
     with Journal(tmp_path / "journal.sqlite", keep_days=7, max_mb=10) as journal:
-        return journal.depth()
+        return journal.row_count()
 
 
-def take(outbox: Outbox, *readings: Reading) -> None:
-    """Hand readings in, a poll each."""
+def add(outbox: Outbox, *readings: Reading) -> None:
+    """Add readings, each as a poll."""
     for reading in readings:
         outbox.add(SERIAL, [reading])
 
@@ -128,139 +131,144 @@ def take(outbox: Outbox, *readings: Reading) -> None:
 def test_a_reading_is_published_and_stays_in_the_journal_until_its_receipt(
     outbox: Running, sink: Sink, tmp_path: Path
 ) -> None:
-    """It carries the journal's name and its row, and the receipt for them ends its stay."""
+    """It carries the journal's name and its row number, and the receipt for them removes it."""
     with outbox() as box:
-        take(box, production(1), production(2))
-        wait_until(lambda: {1, 2} == {*sink.values("readings"), *sink.values("history")}, "both are heard")
+        add(box, production(1), production(2))
+        wait_until(lambda: {1, 2} == {*sink.values("readings"), *sink.values("history")}, "both are received")
         assert box.counters["readings_receipted"] == 0
 
-        sink.receipt_all()
+        sink.publish_receipts()
 
         wait_until(lambda: box.counters["readings_receipted"] == 2, "both are receipted")
-    assert kept(tmp_path) == 0
+    assert row_count(tmp_path) == 0
 
 
-def test_a_reading_without_a_receipt_is_sent_again_as_late(outbox: Running, sink: Sink) -> None:
-    """While the sink is online and says nothing, it comes again on history/, and never again on readings/."""
+def test_a_reading_without_a_receipt_is_resent_on_history(outbox: Running, sink: Sink) -> None:
+    """While the sink is online it is resent there, and never on readings/."""
     with outbox() as box:
-        box._look_at = float("-inf")
-        take(box, production(1))
-        wait_until(lambda: sink.values("readings") == [1], "it is heard")
+        box._next_housekeeping_at = float("-inf")
+        add(box, production(1))
+        wait_until(lambda: sink.values("readings") == [1], "it is received")
 
-        wait_until(lambda: 1.0 in sink.values("history"), "it comes again", 40)
+        wait_until(lambda: 1.0 in sink.values("history"), "it is resent", 40)
 
     assert sink.values("readings") == [1]
 
 
-def test_without_a_sink_nothing_is_sent_again(outbox: Running, sink: Sink, tmp_path: Path) -> None:
-    """What a sink that is away has not receipted waits at the broker and in the journal."""
-    sink.say(b"offline")
+def test_while_the_sink_is_offline_nothing_is_resent(outbox: Running, sink: Sink, tmp_path: Path) -> None:
+    """Readings without a receipt wait at the broker and in the journal."""
+    sink.publish_status(b"offline")
     with outbox() as box:
-        take(box, production(1))
-        wait_until(lambda: sink.values("readings") == [1], "it is heard")
-        box._send_again(time.monotonic() + 1000)
+        add(box, production(1))
+        wait_until(lambda: sink.values("readings") == [1], "it is received")
+        box._queue_resends(time.monotonic() + 1000)
 
-        assert not box._old
-    assert kept(tmp_path) == 1
+        assert not box._backlog
+    assert row_count(tmp_path) == 1
 
 
-def test_what_an_earlier_process_left_is_published_as_late_by_its_successor(
+def test_rows_of_an_earlier_process_are_published_on_history_by_the_next(
     outbox: Running, sink: Sink, tmp_path: Path
 ) -> None:
-    """Readings that were never receipted outlive the process; fresh ones are on readings/ as ever."""
+    """Readings without a receipt outlive the process; new ones are published on readings/."""
     with outbox() as box:
-        take(box, *(production(number) for number in range(50)))
-        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are heard")
-    sink.heard.clear()
+        add(box, *(production(number) for number in range(50)))
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are received")
+    sink.received.clear()
 
     with outbox() as box:
-        take(box, production(50))
-        wait_until(lambda: len(sink.values("history")) == 50, "all come again")
-        sink.receipt_all()
+        add(box, production(50))
+        wait_until(lambda: len(sink.values("history")) == 50, "all are resent")
+        sink.publish_receipts()
         wait_until(lambda: box.counters["readings_receipted"] == 51, "all are receipted")
 
     assert sorted(sink.values("history")) == list(range(50))
     assert sink.values("readings") == [50]
-    assert kept(tmp_path) == 0
+    assert row_count(tmp_path) == 0
 
 
-def test_readings_taken_while_the_broker_is_dead_arrive_the_newest_first(
+def test_readings_added_while_the_broker_is_down_arrive_the_newest_first(
     outbox: Running, broker: Server, sink: Sink
 ) -> None:
     """After an outage the newest of each kind is on readings/, everything older on history/; none is missing."""
     with outbox() as box:
-        take(box, production(0))
-        wait_until(lambda: sink.values("readings") == [0], "it is heard")
+        add(box, production(0))
+        wait_until(lambda: sink.values("readings") == [0], "it is received")
         broker.kill()
-        take(box, Inverter(serial="1", timestamp=NOW, power_w=1), *(production(number) for number in range(1, 300)))
-        wait_until(lambda: box.counters["readings_taken"] == 301, "all are taken")
+        add(box, Inverter(serial="1", timestamp=NOW, power_w=1), *(production(number) for number in range(1, 300)))
+        wait_until(lambda: box.counters["readings_taken"] == 301, "all are added")
 
         broker.start()
 
-        wait_until(lambda: len(sink.values("history")) == 298, "all are heard")
+        wait_until(lambda: len(sink.values("history")) == 298, "all are received")
         assert sink.values("readings") == [0, 299]
         assert set(sink.values("history")) == set(range(1, 299))
-        assert f"enphase/{SERIAL}/readings/inverter/1" in {message.topic for message in sink.heard}
+        assert f"enphase/{SERIAL}/readings/inverter/1" in {message.topic for message in sink.received}
 
 
 def test_a_receipt_for_another_journal_or_none_removes_nothing(
     outbox: Running, sink: Sink, mqtt: Settings, tmp_path: Path
 ) -> None:
-    """Only our own rows go, and rubbish on the topic does no harm."""
-    with outbox() as box, Connection(mqtt("vandal"), stop=threading.Event(), persistent_session=False) as vandal:
-        take(box, production(1))
-        wait_until(lambda: sink.values("readings") == [1], "it is heard")
+    """Only rows of this journal are removed, and no message on the topic ends the outbox."""
+    with outbox() as box, Connection(mqtt("other"), stop=threading.Event(), persistent_session=False) as other_client:
+        add(box, production(1))
+        wait_until(lambda: sink.values("readings") == [1], "it is received")
         other = Receipt(journal="another", sequences=((1, 100),)).to_json()
-        for payload in (other, b"", b"{", b'{"journal": 3}'):
-            vandal.publish("enphase/services/carbon-sink/receipts", payload).result(10)
-        take(box, production(2))
-        wait_until(lambda: sink.values("readings") == [1, 2], "it goes on")
-    assert kept(tmp_path) == 2
+        huge = json.dumps({"journal": box._journal.name, "sequences": [[0, 2**70]]}).encode()
+        for payload in (other, huge, b"", b"{", b'{"journal": 3}'):
+            other_client.publish("enphase/services/carbon-sink/receipts", payload).result(10)
+        add(box, production(2))
+        wait_until(lambda: sink.values("readings") == [1, 2], "the next one is received")
+    assert row_count(tmp_path) == 2
 
 
-def test_without_a_sink_to_wait_for_the_brokers_word_ends_the_stay(outbox: Running, sink: Sink, tmp_path: Path) -> None:
-    """JOURNAL_RECEIPTS_FROM=none: what somebody subscribed to has taken leaves the journal."""
+def test_without_receipts_the_brokers_acknowledgement_removes_a_row(
+    outbox: Running, sink: Sink, tmp_path: Path
+) -> None:
+    """JOURNAL_RECEIPTS_FROM=none: what a subscriber was there for leaves the journal."""
     with outbox(receipts_from="none") as box:
-        take(box, production(1), production(2))
-        wait_until(lambda: box.counters["readings_receipted"] == 2, "both have gone")
-    assert kept(tmp_path) == 0
+        add(box, production(1), production(2))
+        wait_until(lambda: box.counters["readings_receipted"] == 2, "both are removed")
+    assert row_count(tmp_path) == 0
 
 
 @pytest.mark.mosquitto
-def test_nobody_listening_is_no_success(outbox: Running, mqtt: Settings, tmp_path: Path) -> None:
-    """The broker's reason code 0x10 keeps a reading in the journal, also where no sink is waited for."""
+def test_a_publication_without_a_subscriber_stays_in_the_journal(
+    outbox: Running, mqtt: Settings, tmp_path: Path
+) -> None:
+    """The broker's reason code 0x10 does not count as delivered, also without receipts."""
     with outbox(receipts_from="none") as box:
-        take(box, production(1))
-        wait_until(lambda: box._unreceipted, "the broker has answered")
-    assert kept(tmp_path) == 1
+        add(box, production(1))
+        wait_until(lambda: box._unreceipted, "the broker has acknowledged")
+    assert row_count(tmp_path) == 1
 
 
-def test_what_the_broker_passed_on_and_nobody_answered_for_is_not_news_again(
+def test_after_a_half_open_connection_only_the_newest_is_published_on_readings_again(
     outbox: Running, broker: Server, sink: Sink
 ) -> None:
-    """After a half-open connection only the newest is published on readings/ again: its times never go back."""
+    """What the broker has forwarded without its acknowledgement arriving is resent on history/: times never go back."""
     with Proxy(broker.port) as proxy, outbox(port=proxy.port) as box:
-        take(box, production(0))
-        wait_until(lambda: sink.values("readings") == [0], "it is heard")
+        add(box, production(0))
+        wait_until(lambda: sink.values("readings") == [0], "it is received")
         proxy.drop_responses()
         for number in range(1, 6):
-            take(box, production(number))
-            wait_until(lambda: number in sink.values("readings"), "it is heard")  # noqa: B023
+            add(box, production(number))
+            wait_until(lambda: number in sink.values("readings"), "it is received")  # noqa: B023
 
         proxy.reset_all()
 
-        wait_until(lambda: len(sink.values("history")) == 4, "what may be lost comes again")
-        wait_until(lambda: sink.values("readings")[-2:] == [5, 5], "the newest, too")
+        wait_until(lambda: len(sink.values("history")) == 4, "what may be lost is resent")
+        wait_until(lambda: sink.values("readings")[-2:] == [5, 5], "the newest too")
         assert sink.values("readings") == [0, 1, 2, 3, 4, 5, 5]
         assert sorted(sink.values("history")) == [1, 2, 3, 4]
-        sink.receipt_all()
+        sink.publish_receipts()
         wait_until(lambda: box.counters["readings_receipted"] == 6, "all are receipted")
 
 
-def test_a_reading_over_which_the_connection_breaks_holds_up_no_other(
+def test_a_reading_that_breaks_the_connection_delays_no_other(
     outbox: Running, broker: Server, sink: Sink, tmp_path: Path
 ) -> None:
-    """It is found by publishing one at a time, and waits; the connection does not break again and again."""
+    """It is found by publishing one at a time, and waits; the connection breaks twice and no more."""
     with Journal(tmp_path / "journal.sqlite", keep_days=7, max_mb=10) as journal:
         journal.add(SERIAL, [production(number) for number in range(6)], time.time())
     with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database, database:
@@ -271,44 +279,44 @@ def test_a_reading_over_which_the_connection_breaks_holds_up_no_other(
         proxy.cut_after(50_000)
         with outbox(port=proxy.port, resend_after_s=1000) as box:
             wait_until(lambda: proxy.cuts, "the connection breaks")
-            take(box, *(production(number) for number in range(6, 9)))
+            add(box, *(production(number) for number in range(6, 9)))
 
             wait_until(lambda: set(range(1, 9)) == {*sink.values("history"), *sink.values("readings")}, "all others")
             wait_until(lambda: 1 in box._unreceipted, "it waits")
             assert proxy.cuts == 2
 
 
-def test_while_nothing_is_receipted_one_reading_at_a_time_is_sent_again(
+def test_while_nothing_has_a_receipt_one_reading_at_a_time_is_resent(
     outbox: Running, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sink whose Carbon is away for a day is not sent everything every two minutes: it waits at the broker."""
-    monkeypatch.setattr(shared.outbox, "LOOK_AFTER_S", 1.0)
+    """While Carbon is away for a day, readings wait at the broker and are not copied every two minutes."""
+    monkeypatch.setattr(shared.outbox, "HOUSEKEEPING_INTERVAL_S", 1.0)
     with outbox() as box:
-        take(box, *(production(number) for number in range(50)))
-        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are heard")
+        add(box, *(production(number) for number in range(50)))
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 50, "all are received")
 
-        wait_until(lambda: box.counters["readings_resent"] >= 3, "three looks")
+        wait_until(lambda: box.counters["readings_resent"] >= 3, "three resends")
 
-        assert len(sink.listen()) < 60
-        sink.receipt_all()
+        assert len(sink.receive()) < 60
+        sink.publish_receipts()
         wait_until(lambda: box.counters["readings_receipted"] == 50, "all are receipted")
 
 
-def test_a_receipt_for_a_later_reading_tells_that_the_earlier_ones_were_lost(
+def test_a_receipt_for_a_later_reading_has_the_earlier_ones_resent(
     outbox: Running, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them are sent again at once."""
-    monkeypatch.setattr(shared.outbox, "LOOK_AFTER_S", 1.0)
+    """They were lost, and all of them are resent at once."""
+    monkeypatch.setattr(shared.outbox, "HOUSEKEEPING_INTERVAL_S", 1.0)
     with outbox(resend_after_s=4.0) as box:
-        take(box, *(production(number) for number in range(30)))
-        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 30, "all are heard")
-        take(box, production(30))
-        wait_until(lambda: 30 in sink.values("readings"), "the newest is heard")
+        add(box, *(production(number) for number in range(30)))
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 30, "all are received")
+        add(box, production(30))
+        wait_until(lambda: 30 in sink.values("readings"), "the newest is received")
         assert box.counters["readings_resent"] == 0
-        sink.heard = [message for message in sink.heard if b'"power_w":30.0' in message.payload]
-        sink.receipt_all()
+        sink.received = [message for message in sink.received if b'"power_w":30.0' in message.payload]
+        sink.publish_receipts()
 
-        wait_until(lambda: len(sink.values("history")) == 30, "the others come again")
+        wait_until(lambda: len(sink.values("history")) == 30, "the others are resent")
 
         assert sorted(sink.values("history")) == list(range(30))
         assert box.counters["readings_resent"] == 30

@@ -1,7 +1,7 @@
-"""Many gateways that answer what one simulated gateway said once: ``python -m benchmarks.many_gateways <count>``.
+"""Many gateways with the responses of one simulated gateway: ``python -m benchmarks.many_gateways <count>``.
 
-Each has a port and a serial number of its own; all speak TLS and take any token. Only the meters' times move. It prints
-``ready`` and then a JSON list of addresses.
+Each has a port and a serial number of its own; all use TLS and accept any token. Only the meters' times move. It prints
+``ready`` and then a JSON object of addresses by serial number.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ PATHS = (
 )
 
 
-def answers(folder: Path) -> dict[str, bytes]:
-    """Return what a simulated gateway answers to each path."""
+def responses(folder: Path) -> dict[str, bytes]:
+    """Return what a simulated gateway responds to each path."""
     with simulator(folder) as roof:
         assert roof.gateway is not None
         model, view = roof.gateway.model, roof.gateway.view()
@@ -45,12 +45,15 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 async def serve(count: int, bodies: dict[str, bytes], tls: ssl.SSLContext) -> None:
     """Serve until killed."""
-    urls = []
+    urls = {}
     for number in range(count):
-        serial = f"122000{number:06d}".encode()
-        own = bodies | {"/info": re.sub(rb"<sn>\d+</sn>", b"<sn>" + serial + b"</sn>", bodies["/info"])}
+        serial = f"122000{number:06d}"
+        info = re.sub(rb"<sn>\d+</sn>", f"<sn>{serial}</sn>".encode(), bodies["/info"])
+        own = bodies | {"/info": info}
 
-        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, own: dict[str, bytes] = own) -> None:
+        async def respond(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter, own: dict[str, bytes] = own
+        ) -> None:
             while line := await _line(reader):
                 while await _line(reader) not in (b"\r\n", b""):
                     pass
@@ -64,18 +67,18 @@ async def serve(count: int, bodies: dict[str, bytes], tls: ssl.SSLContext) -> No
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             writer.close()
 
-        server = await asyncio.start_server(talk, HOST, 0, ssl=tls, backlog=16)
-        urls.append(f"https://{HOST}:{server.sockets[0].getsockname()[1]}")
+        server = await asyncio.start_server(respond, HOST, 0, ssl=tls, backlog=16)
+        urls[serial] = f"https://{HOST}:{server.sockets[0].getsockname()[1]}"
     print("ready", json.dumps(urls), flush=True)
     await asyncio.Event().wait()
 
 
 def main() -> None:
-    """Make the answers and serve them."""
+    """Make the responses and serve them."""
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         tls = tls_context(state / "gateways.pem", "122000000000")
-        asyncio.run(serve(int(sys.argv[1]), answers(state), tls))
+        asyncio.run(serve(int(sys.argv[1]), responses(state), tls))
 
 
 if __name__ == "__main__":

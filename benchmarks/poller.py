@@ -1,9 +1,9 @@
 """What polling costs: ``python -m benchmarks.poller [gateways [seconds]]``.
 
 First poller and pyenphase, the library behind Home Assistant, read the same simulated gateway, which runs as another
-process: processor time of a whole read and of the meters alone, requests each second, and the time from the gateway's
-answer to the broker's acknowledgement of its last reading. Then the service itself runs with one gateway and with many,
-at the default cadence: its processor time and memory.
+process: CPU time of reading everything and of the meters alone, requests per second, and the time from the gateway's
+response to the broker's acknowledgement of its last reading. Then the service itself runs with one gateway and with
+many, at the default intervals: its CPU time and memory.
 """
 
 import asyncio
@@ -21,22 +21,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr
 from pyenphase import Envoy as PyenphaseEnvoy
 
 from benchmarks.sink import cpu_s, memory_mb
+from services.poller.agenda import Agenda, Poll
 from services.poller.certificates import PinStore
-from services.poller.envoy import Envoy
+from services.poller.endpoints import Endpoint
 from services.poller.reader import GatewayReader
-from services.poller.settings import EnvoySettings
+from services.poller.session import Session
+from services.poller.settings import EnvoySettings, PollSettings
 from services.simulator.control_client import ControlClient
 from shared.mqtt import Connection
 from shared.settings import MqttSettings
 from tests.programs import HOST, Program, free_port, listening, wait_until
+from tests.tokens import unsigned_token
 
 WHOLE_READS, METER_READS = 200, 1000
-POLLS_A_WHOLE_READ = 6
-"""At the default cadence."""
+POLLS_PER_WHOLE_READ = 6
+"""At the default intervals."""
+ONLY_METERS = Poll(meters=True, sweep=None)
 
 
 def main() -> None:
@@ -68,30 +72,30 @@ def start_simulator(running: ExitStack, state: Path) -> tuple[str, str]:
     return lines["envoy"], ControlClient(lines["control"]).token()
 
 
-def reader_of(url: str, token: str, state: Path) -> tuple[Envoy, GatewayReader]:
-    """Return the poller's reader of a gateway."""
-    envoy = Envoy(EnvoySettings(host=url), PinStore(state / "pins"))
-    identity = envoy.find()
-    envoy.show_token(SecretStr(token))
-    return envoy, GatewayReader(envoy, identity)
+def reader_of(url: str, token: str, state: Path) -> tuple[Session, GatewayReader]:
+    """Return an authenticated session with a gateway, and its reader."""
+    session = Session(EnvoySettings(host=url, token=SecretStr(token)), PinStore(state / "pins"))
+    identity = session.find()
+    session.authenticate()
+    return session, GatewayReader(session.envoy, identity, Agenda(PollSettings(), time.time), session.clock)
 
 
 def compare(url: str, token: str, state: Path) -> None:
     """Print what a read costs with poller and with pyenphase."""
-    envoy, reader = reader_of(url, token, state)
+    session, reader = reader_of(url, token, state)
     reader.read()
-    before = envoy.requests
+    before = session.envoy.stats.requests
     whole_s = measured("poller, everything", WHOLE_READS, reader.read)
-    asked = (envoy.requests - before) / WHOLE_READS
-    meters_s = measured("poller, meters alone", METER_READS, reader.poll)
-    a_poll_s = meters_s + (whole_s - meters_s) / POLLS_A_WHOLE_READ
-    print(f"  {asked:.1f} requests for everything; meters: {1 / meters_s:,.0f} requests a second of processor time")
-    print(f"  as it polls, the meters every 10 s and everything each minute: {1e3 * a_poll_s:.2f} ms CPU a poll")
+    requests = (session.envoy.stats.requests - before) / WHOLE_READS
+    meters_s = measured("poller, meters alone", METER_READS, lambda: reader.poll(ONLY_METERS))
+    poll_s = meters_s + (whole_s - meters_s) / POLLS_PER_WHOLE_READ
+    print(f"  {requests:.1f} requests for everything; meters: {1 / meters_s:,.0f} requests per second of CPU time")
+    print(f"  with the meters every 10 s and everything each minute: {1e3 * poll_s:.2f} ms CPU per poll")
     asyncio.run(measure_pyenphase(url, token))
 
 
 def measured(what: str, count: int, read: Callable[[], object]) -> float:
-    """Print and return the processor time of a read."""
+    """Print and return the CPU time of a read."""
     began, began_s = cpu_of_this(), time.monotonic()
     for _ in range(count):
         read()
@@ -106,63 +110,65 @@ async def measure_pyenphase(url: str, token: str) -> None:
     await envoy.setup()
     await envoy.authenticate(token=token)
     data = await envoy.update()
-    asked = len(data.raw)
+    requests = len(data.raw)
     began, began_s = cpu_of_this(), time.monotonic()
     for _ in range(WHOLE_READS):
         await envoy.update()
     used_s, took_s = cpu_of_this() - began, time.monotonic() - began_s
     print(
         f"{'pyenphase, everything':<22} {1e3 * used_s / WHOLE_READS:6.2f} ms CPU, "
-        f"{1e3 * took_s / WHOLE_READS:6.2f} ms a read; {asked} requests"
+        f"{1e3 * took_s / WHOLE_READS:6.2f} ms a read; {requests} requests"
     )
     await envoy.close()
 
 
 def cpu_of_this() -> float:
-    """Return the processor seconds that this process has used."""
+    """Return the CPU seconds that this process has used."""
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
 def latency(url: str, token: str, state: Path, settings: MqttSettings) -> None:
-    """Print the time from the gateway's answer to the acknowledgement of the poll's last reading."""
-    envoy, reader = reader_of(url, token, state)
+    """Print the time from the gateway's response to the acknowledgement of the poll's last reading."""
+    session, reader = reader_of(url, token, state)
     reader.read()
-    answered_at = 0.0
-    ask = envoy.get
+    responded_at = 0.0
+    fetch = session.envoy.fetch
 
-    def get(path: str, shape: TypeAdapter[Any], deadline_s: float) -> Any:  # noqa: ANN401 - as the original
-        nonlocal answered_at
-        answer = ask(path, shape, deadline_s)
-        answered_at = time.monotonic()
-        return answer
+    def timed_fetch(endpoint: Endpoint[Any]) -> Any:  # noqa: ANN401 - as the original
+        nonlocal responded_at
+        response = fetch(endpoint)
+        responded_at = time.monotonic()
+        return response
 
-    envoy.get = get  # type: ignore[method-assign,assignment]  # the answer's time is what is measured
+    session.envoy.fetch = timed_fetch  # type: ignore[method-assign]  # the time of the response is what is measured
     times = []
     with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:
         assert connection.wait_until_connected(10)
         for _ in range(METER_READS):
-            readings = reader.poll()
+            # A reading of the same second would be a duplicate.
+            reader.corrections.duplicates.newest.clear()
+            readings = reader.poll(ONLY_METERS)
             published = [
                 connection.publish(
-                    connection.topics.reading(reader.identity.serial, reading.kind), reading.to_json(), retain=True
+                    connection.topics.reading(reader.site.identity.serial, reading.kind), reading.to_json(), retain=True
                 )
                 for reading in readings
             ]
             wait(published)
-            times.append(1e3 * (time.monotonic() - answered_at))
+            times.append(1e3 * (time.monotonic() - responded_at))
     times.sort()
     print(
-        f"from the answer to the broker's acknowledgement of {len(readings)} readings: median "
+        f"from the response to the broker's acknowledgement of {len(readings)} readings: median "
         f"{statistics.median(times):.2f} ms, 99th percentile {times[int(len(times) * 0.99)]:.2f} ms"
     )
 
 
 def run_service(count: int, seconds: int, settings: dict[str, str], state: Path) -> None:
-    """Print what the service takes with some gateways at the default cadence."""
+    """Print what the service needs for some gateways at the default intervals."""
     with Program.python("benchmarks.many_gateways", str(count), log=state / f"gateways-{count}.log") as gateways:
         wait_until(lambda: "ready" in gateways.output, "the gateways", 60)
         urls = json.loads(gateways.output.partition("ready ")[2])
-        envoys = json.dumps([{"host": url, "token": "any"} for url in urls])
+        envoys = json.dumps([{"host": url, "token": unsigned_token(serial)} for serial, url in urls.items()])
         poller = Program.python(
             "services.poller",
             log=state / f"poller-{count}.log",
@@ -170,7 +176,7 @@ def run_service(count: int, seconds: int, settings: dict[str, str], state: Path)
         )
         with poller:
             wait_until(lambda: poller.output.count("firmware") >= count, "all gateways are found", 60)
-            time.sleep(15)  # the first polls ask for everything
+            time.sleep(15)  # the first poll fetches everything
             began, began_s = cpu_s(poller), time.monotonic()
             time.sleep(seconds)
             share = (cpu_s(poller) - began) / (time.monotonic() - began_s)

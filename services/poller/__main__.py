@@ -1,121 +1,134 @@
-"""Start poller: ``python -m services.poller``."""
+"""Start poller: ``python -m services.poller``.
 
+Libraries are imported where they are needed, so that ``--health`` and ``--help`` load neither paho nor requests.
+"""
+
+import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
-from services.poller.access import no_token, not_accepted, show_what_opens
-from services.poller.certificates import PinStore
-from services.poller.checks import run_checks
-from services.poller.envoy import Envoy, GatewayError, TokenRejected
-from services.poller.polling import GatewayPoller
-from services.poller.reader import GatewayReader
-from services.poller.schedule import Schedule, phase_of
-from services.poller.service import Poller
-from services.poller.settings import EnvoySettings, PollerSettings
+from services.poller.settings import PollerSettings
 from shared import lifecycle, logs
 from shared.checks import report
 from shared.health import Health, check_health
-from shared.journal import Journal, JournalError
 from shared.lifecycle import ExitCode
-from shared.mqtt import Connection, Subscription
-from shared.outbox import Outbox, subscriptions
 from shared.settings import command_line, load
 from shared.topics import Topics
 
-WHAT_IT_DOES = "Read an Enphase Envoy on the local network and publish what it measures over MQTT."
+DESCRIPTION = "Read an Enphase Envoy on the local network and publish its readings over MQTT."
 
 
 def main() -> int:
-    """Run the service, or do the one thing that the command line asks for; return the exit code."""
-    parser = command_line("poller", WHAT_IT_DOES, PollerSettings)
+    """Run the service, or do the one thing that the command line requests; return the exit code."""
+    arguments = parse_arguments()
+    settings = load(PollerSettings)
+    logs.configure(settings.log.level, settings.log.format)
+    state_dir = settings.state_dir / "poller"
+    if arguments.health:
+        return report([check_health(state_dir / "health", time.time())])
+    if arguments.check:
+        from services.poller.certificates import PinStore
+        from services.poller.checks import run_checks
+
+        return report(run_checks(settings, PinStore(state_dir)))
+    if arguments.once:
+        return print_once(settings, state_dir, pretty=arguments.pretty)
+    return run_service(settings, state_dir)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = command_line("poller", DESCRIPTION, PollerSettings)
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--once", action="store_true", help="poll once and print the readings as JSON lines; needs no broker"
     )
     only.add_argument(
-        "--check", action="store_true", help="tell how gateway and broker fare and what is measured, and end"
+        "--check",
+        action="store_true",
+        help="check gateway, certificate, clock, credential and broker, report what is measured, and exit",
     )
-    parser.add_argument("--pretty", action="store_true", help="with --once: print a table for people instead")
+    parser.add_argument("--pretty", action="store_true", help="with --once: print a table")
     arguments = parser.parse_args()
     if arguments.pretty and not arguments.once:
-        parser.error("--pretty goes with --once")
-    settings = load(PollerSettings)
-    logs.configure(settings.log.level, settings.log.format)
-    pins = PinStore(settings.state_dir / "poller")
-    health_file = settings.state_dir / "poller" / "health"
-    if arguments.health:
-        return report([check_health(health_file, time.time())])
-    if arguments.check:
-        return report(run_checks(settings, pins))
-    if arguments.once:
-        return max(_once(gateway, settings, pins, pretty=arguments.pretty) for gateway in settings.gateways)
+        parser.error("--pretty requires --once")
+    return arguments
+
+
+def run_service(settings: PollerSettings, state_dir: Path) -> int:
+    """Run until a signal comes; return the exit code."""
+    from services.poller.agenda import Agenda, phase_of
+    from services.poller.certificates import PinStore
+    from services.poller.polling import GatewayPoller
+    from services.poller.publisher import GatewayPublisher
+    from services.poller.service import Poller
+    from services.poller.session import Session
+    from shared.journal import Journal, JournalError
+    from shared.mqtt import Connection, Subscription
+    from shared.outbox import Outbox, subscriptions
 
     stop = lifecycle.stop_on_signals()
     topics = Topics(settings.mqtt.base_topic)
-    wanted = [Subscription(topics.token("+")), *subscriptions(topics, settings.journal)]
-    connection = Connection(settings.mqtt, stop=stop, subscriptions=wanted)
-    kept = settings.journal
+    subscribed = [Subscription(topics.token("+")), *subscriptions(topics, settings.journal)]
+    connection = Connection(settings.mqtt, stop=stop, subscriptions=subscribed)
+    limits = settings.journal
     try:
-        journal = Journal(
-            settings.state_dir / "poller" / "journal.sqlite", keep_days=kept.keep_days, max_mb=kept.max_mb
-        )
+        journal = Journal(state_dir / "journal.sqlite", keep_days=limits.keep_days, max_mb=limits.max_mb)
     except JournalError as error:
         print(error, file=sys.stderr)
         return ExitCode.FAILED
     outbox = Outbox(connection, journal, settings.journal)
-    gateways = [
-        GatewayPoller(
-            Envoy(gateway, pins),
-            connection,
+    pins = PinStore(state_dir)
+
+    def gateway_poller(number: int) -> GatewayPoller:
+        phase = phase_of(number, len(settings.gateways))
+        return GatewayPoller(
+            Session(settings.gateways[number], pins),
+            GatewayPublisher(connection),
             outbox.add,
-            Schedule(settings.poll, time.time, phase_of(number, len(settings.gateways))),
-            token=gateway.token,
+            lambda: Agenda(settings.poll, time.time, phase),
         )
-        for number, gateway in enumerate(settings.gateways)
-    ]
-    Poller(gateways, connection, outbox, Health(health_file)).run(stop)
+
+    gateways = [gateway_poller(number) for number in range(len(settings.gateways))]
+    Poller(gateways, connection, outbox, Health(state_dir / "health")).run(stop)
     return connection.exit_code
 
 
-def _once(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore, *, pretty: bool) -> int:
-    envoy = Envoy(gateway, pins)
-    try:
-        identity = envoy.find()
-    except GatewayError as error:
-        print(error, file=sys.stderr)
-        return ExitCode.FAILED
-    opens = show_what_opens(envoy, identity, gateway, settings.mqtt)
-    if opens is None:
-        print(no_token(identity), file=sys.stderr)
-        return ExitCode.FAILED
-    reader = GatewayReader(envoy, identity)
-    fault, readings = "", []
-    try:
-        readings = reader.read(only_once=True)
-    except TokenRejected as error:
-        fault = f"{error}; {not_accepted(identity, opens)}"
-    except GatewayError as error:
-        fault = str(error)
-    else:
-        if not readings:
-            fault = "nothing that it answers can be read; --check tells more"
-    if fault:
-        print(f"gateway {identity.serial} at {envoy.base_url}: {fault}", file=sys.stderr)
-        return ExitCode.FAILED
-    if pretty:
-        # Here, so that the service does without it in its memory.
-        from rich.console import Console  # noqa: PLC0415
+def print_once(settings: PollerSettings, state_dir: Path, *, pretty: bool) -> int:
+    """Poll each gateway once and print its readings, or on standard error what failed; return the exit code."""
+    from services.poller.certificates import PinStore
+    from services.poller.errors import GatewayError
+    from services.poller.once import read_once
+    from services.poller.session import Session
 
-        from services.poller.table import print_table  # noqa: PLC0415
+    code = ExitCode.STOPPED
+    for gateway in settings.gateways:
+        session = Session(gateway, PinStore(state_dir))
+        try:
+            identity = session.find()
+        except GatewayError as error:
+            print(error, file=sys.stderr)
+            code = ExitCode.FAILED
+            continue
+        result = read_once(session, settings.mqtt)
+        if result.reader is None or not result.readings:
+            reason = result.error or "no response is readable; run --check for the details"
+            print(f"gateway {identity.serial} at {session.envoy.base_url}: {reason}", file=sys.stderr)
+            code = ExitCode.FAILED
+        elif pretty:
+            from rich.console import Console
 
-        print_table(reader.info, readings, Console())
-        return ExitCode.STOPPED
-    topics = Topics(settings.mqtt.base_topic)
-    for reading in readings:
-        topic = topics.reading(identity.serial, reading.kind)
-        print(json.dumps({"topic": topic, "payload": json.loads(reading.to_json())}))
-    return ExitCode.STOPPED
+            from services.poller.table import print_table
+
+            print_table(result.reader.info, result.readings, Console())
+        else:
+            topics = Topics(settings.mqtt.base_topic)
+            for reading in result.readings:
+                topic = topics.reading(identity.serial, reading.kind)
+                print(json.dumps({"topic": topic, "payload": json.loads(reading.to_json())}))
+    return code
 
 
 if __name__ == "__main__":

@@ -1,108 +1,101 @@
-"""What ``poller --check`` finds: the gateway, its certificate and clock, what opens it, and what it measures."""
+"""``poller --check``: each gateway, its certificate and clock, what it accepts and measures, and the broker."""
 
 from collections.abc import Iterator
 
-from services.poller.access import no_token, not_accepted, show_what_opens
 from services.poller.certificates import PinStore
-from services.poller.clock import told
-from services.poller.envoy import CertificateChanged, Envoy, GatewayError, Identity, TokenRejected
+from services.poller.clock import GatewayClock, describe_offset
+from services.poller.endpoints import INVERTERS
+from services.poller.errors import GatewayError, GatewayUntrusted
+from services.poller.once import Result, read_once
 from services.poller.reader import GatewayReader
+from services.poller.session import Session
 from services.poller.settings import EnvoySettings, PollerSettings
 from shared.checks import CheckResult
 from shared.mqtt_check import check_broker
-from shared.readings import Reading
 from shared.topics import Topics
 
-MEASURED = ("production", "consumption", "grid", "battery", "inverter", "energy")
+KINDS = ("production", "consumption", "grid", "battery", "inverter", "energy")
 
 
 def run_checks(settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
-    """Yield how each gateway fares, step by step, and the broker."""
+    """Yield the result of each check of each gateway, then of the broker."""
     for gateway in settings.gateways:
         yield from _check_gateway(gateway, settings, pins)
     yield check_broker(settings.mqtt, Topics(settings.mqtt.base_topic).info("0"))
 
 
 def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
-    envoy = Envoy(gateway, pins)
+    session = Session(gateway, pins)
     try:
-        identity = envoy.find()
-    except CertificateChanged as error:
+        identity = session.find()
+    except GatewayUntrusted as error:
         yield CheckResult(ok=False, what=f"certificate of {gateway.host}", text=str(error))
         return
     except GatewayError as error:
         text = f"{error}; is ENVOY_HOST right, and is the gateway in this network?"
         yield CheckResult(ok=False, what=f"gateway at {gateway.host}", text=text)
         return
-    what = f"gateway {identity.serial}"
-    yield CheckResult(ok=True, what=what, text=f"found at {envoy.base_url}, firmware {identity.firmware}")
-    yield CheckResult(ok=True, what="certificate", text=_certificate(envoy, identity, gateway, pins))
-    yield _clock(envoy)
-    opens = show_what_opens(envoy, identity, gateway, settings.mqtt)
-    if opens is None:
-        yield CheckResult(ok=False, what="access", text=no_token(identity))
-        return
-    reader = GatewayReader(envoy, identity)
-    try:
-        readings = reader.read(only_once=True)
-    except TokenRejected as error:
-        yield CheckResult(ok=False, what="access", text=f"{error}; {not_accepted(identity, opens)}")
-        return
-    except GatewayError as error:
-        yield CheckResult(ok=False, what=what, text=f"{error}; is it starting up, or asked by too many?")
-        return
-    yield CheckResult(ok=True, what="access", text=f"it accepts {opens}")
-    yield from _measured(reader, readings)
+    text = f"found at {session.envoy.base_url}, firmware {identity.firmware}"
+    yield CheckResult(ok=True, what=f"gateway {identity.serial}", text=text)
+    yield CheckResult(ok=True, what="certificate", text=_certificate(session, gateway, pins))
+    yield _clock(session.clock)
+    result = read_once(session, settings.mqtt)
+    if result.reader is not None and result.credential is not None:
+        yield CheckResult(ok=True, what="authentication", text=f"the gateway accepts {result.credential.name}")
+        yield from _measured(result, result.reader)
+    else:
+        what = "authentication" if result.credential is None else f"gateway {identity.serial}"
+        yield CheckResult(ok=False, what=what, text=result.error)
 
 
-def _certificate(envoy: Envoy, identity: Identity, gateway: EnvoySettings, pins: PinStore) -> str:
-    if envoy.fingerprint is None:
-        return "none, it speaks plain HTTP, as firmware before 7 does"
-    pinned = (
-        "as ENVOY_CERT_FINGERPRINT says" if gateway.cert_fingerprint else f"as kept in {pins.path(identity.serial)}"
-    )
-    return f"SHA-256 {envoy.fingerprint}, {pinned}; another will be refused"
+def _certificate(session: Session, gateway: EnvoySettings, pins: PinStore) -> str:
+    if session.envoy.fingerprint is None or session.identity is None:
+        return "none: the gateway uses plain HTTP, as firmware before 7 does"
+    source = "ENVOY_CERT_FINGERPRINT" if gateway.cert_fingerprint else str(pins.path(session.identity.serial))
+    return f"SHA-256 {session.envoy.fingerprint}, pinned by {source}; any other is rejected"
 
 
-def _clock(envoy: Envoy) -> CheckResult:
-    offset_s = envoy.clock.offset_s
+def _clock(clock: GatewayClock) -> CheckResult:
+    offset_s = clock.offset_s
     if offset_s is None:
         return CheckResult(ok=True, what="clock", text="agrees with ours")
-    if envoy.clock.correction_s:
-        text = f"{told(offset_s)}; the times of its readings are corrected. Does it reach the internet?"
+    if clock.correction_s:
+        text = f"{describe_offset(offset_s)}; the times of its readings are corrected; can it reach the internet?"
         return CheckResult(ok=True, what="clock", text=text)
-    text = f"{told(offset_s)}; its times are kept, as it cannot be known which is wrong. Set both"
+    text = f"{describe_offset(offset_s)}; its times are kept, because either clock may be wrong; set both"
     return CheckResult(ok=False, what="clock", text=text)
 
 
-def _measured(reader: GatewayReader, readings: list[Reading]) -> Iterator[CheckResult]:
-    kinds = [reading.kind for reading in readings]
+def _measured(result: Result, reader: GatewayReader) -> Iterator[CheckResult]:
+    """Yield what is measured, by which source, and which endpoints are not used."""
+    kinds = [reading.kind for reading in result.readings]
     sources = dict(source.split("=") for source in reader.info.sources)
-    for kind in MEASURED:
+    for kind in KINDS:
         count = sum(each.startswith(f"{kind}/") for each in kinds)
         if count or kind in kinds:
             source = f" by the {sources[kind]}" if kind in sources else ""
             yield CheckResult(ok=True, what=kind, text=f"measured{source}" + (f", {count} of them" if count else ""))
         else:
-            # Nothing to mend: a house has what it has.
+            # Only a house without any production has a fault.
             yield CheckResult(ok=kind != "production", what=kind, text=f"not measured: {_why_not(kind, reader)}")
     meters = sorted({each.split("/")[1] for each in kinds if each.startswith("meter/")})
-    text = ", ".join(meters) or "none whose transformers are fitted and enabled"
-    yield CheckResult(ok=True, what="meters", text=text)
-    passed_over = [f"{path} {outcome}" for path, outcome in reader.outcomes().items()]
-    if passed_over:
-        yield CheckResult(ok=True, what="passed over", text="; ".join(passed_over))
+    yield CheckResult(ok=True, what="meters", text=", ".join(meters) or "none with transformers fitted and enabled")
+    unused = [
+        f"{endpoint.path} {health.outcome}" for endpoint, health in reader.agenda.health.items() if health.outcome
+    ]
+    if unused:
+        yield CheckResult(ok=True, what="unused endpoints", text="; ".join(unused))
 
 
 def _why_not(kind: str, reader: GatewayReader) -> str:
     match kind:
         case "production":
-            return "neither meter nor inverters have told anything; has the gateway just started?"
+            return "neither meter nor inverters responded; has the gateway just started?"
         case "consumption" | "grid":
             return "no transformer for it is fitted and enabled"
         case "battery":
-            return "there is none, or the gateway does not show it"
+            return "there is none, or the gateway does not list it"
         case "inverter":
-            outcomes = reader.outcomes()
-            return f"the list of inverters {outcomes.get('/api/v1/production/inverters', 'was not asked for')}"
-    return "what the gateway counts of the day is known to be wrong"
+            outcome = reader.agenda.health[INVERTERS].outcome
+            return f"the list of inverters {outcome or 'has no report'}"
+    return "the gateway's counters of the day are known to be wrong"

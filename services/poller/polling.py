@@ -1,37 +1,32 @@
-"""Polls one gateway on time and publishes what it measures; waits, asks and tries again where it cannot."""
+"""The loop for one gateway: find it, authenticate, then do what the agenda names; retry whatever fails."""
 
 import logging
 import queue
-import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pydantic import SecretStr
-
-from services.poller.access import may_open
-from services.poller.envoy import CertificateChanged, Envoy, GatewayError, GatewayUnavailable, Identity, TokenRejected
-from services.poller.reader import QUESTIONS, GatewayReader
-from services.poller.schedule import Schedule
-from shared.messages import OFFLINE, ONLINE, GatewayInfo, TokenMessage, TokenRequest
-from shared.mqtt import Connected, Connection
+from services.poller.agenda import Agenda, Fetch, Identify, Poll, Wait
+from services.poller.errors import GatewayError, GatewayUnavailable, GatewayUntrusted, TokenRejected
+from services.poller.publisher import GatewayPublisher
+from services.poller.reader import GatewayReader
+from services.poller.session import REJECTED_RETRY_S, Credential, Session, State, rejection_hint
+from shared.backoff import backoff_s
+from shared.mqtt import Connected
 from shared.readings import Reading
+from shared.tokens import Token
 
 logger = logging.getLogger(__name__)
 
 MAX_WAIT_S = 1.0
 """A stop is noticed at least this soon."""
 
-FIRST_RETRY_S, LAST_RETRY_S = 2.0, 60.0
-RETAINED_TOKEN_S = 2.0
-"""A retained token arrives at once; without one by then it is asked for."""
-
-ASK_AGAIN_S = 300.0
+FIRST_RETRY_S, MAX_RETRY_S = 2.0, 60.0
 
 
 @dataclass(slots=True)
-class Tally:
+class PollStats:
     """What was done for a gateway since the start."""
 
     polls: int = 0
@@ -39,255 +34,208 @@ class Tally:
     """Of the newest poll."""
 
 
+@dataclass(slots=True)
+class Outage:
+    """How often the gateway failed to respond in a row."""
+
+    failures: int = 0
+    retry_at: float = 0.0
+    """When to try next, on the monotonic clock."""
+    logged: str = ""
+    """The error that was logged and needs a person; it is logged once."""
+
+
 class GatewayPoller:
     """The work for one gateway, on a thread of its own."""
 
     def __init__(
         self,
-        envoy: Envoy,
-        connection: Connection,
-        take: Callable[[str, list[Reading]], None],
-        schedule: Schedule,
-        *,
-        token: SecretStr | None,
-        clock: Callable[[], float] = time.time,
+        session: Session,
+        publisher: GatewayPublisher,
+        add: Callable[[str, Sequence[Reading]], None],
+        new_agenda: Callable[[], Agenda],
     ) -> None:
         """Prepare the work.
 
         Args:
-            envoy: the gateway.
-            connection: to the broker; others publish over it too.
-            take: takes a gateway's serial number and its readings, keeps and publishes them.
-            schedule: when to ask for what.
-            token: a token by hand; otherwise, or when it is refused, the broker's is waited for.
-            clock: epoch seconds.
+            session: the way to the gateway.
+            publisher: of everything but readings.
+            add: takes a gateway's serial number and its readings, keeps and publishes them.
+            new_agenda: returns an agenda with everything due.
         """
-        self.envoy = envoy
-        self.schedule = schedule
-        self.tally = Tally()
-        self.reader: GatewayReader | None = None
-        self.online: bool | None = None
-        self.inbox: queue.SimpleQueue[Connected | TokenMessage] = queue.SimpleQueue()
-        """What happens at the broker, told by whoever listens to it."""
-        self._connection = connection
-        self._take = take
-        self._clock = clock
-        self._token = token
-        self._tokens: dict[str, TokenMessage] = {}
-        self._shown: SecretStr | None = None
-        self._refused: SecretStr | None = None
-        self._refused_until = 0.0
-        self._info: GatewayInfo | None = None
-        self._found = False
-        self._authorized = False
-        self._began = False
-        self._failures = 0
-        self._told_certificate = ""
-        self._not_before = 0.0
-        self._ask_for_token_at = 0.0
-        self._newest: dict[str, Reading] = {}
+        self.inbox: queue.SimpleQueue[Connected | Token] = queue.SimpleQueue()
+        """What happened at the broker: a reconnect, or a new token."""
+        self._session = session
+        self._publisher = publisher
+        self._add = add
+        self._new_agenda = new_agenda
+        self._reader: GatewayReader | None = None
+        self._stats = PollStats()
+        self._outage = Outage()
 
     @property
-    def serial(self) -> str | None:
-        """The gateway's serial number, once it has told it."""
-        return self.reader.identity.serial if self.reader is not None else None
+    def name(self) -> str:
+        """The gateway's serial number, or ENVOY_HOST until it is found."""
+        return self._session.name
+
+    @property
+    def online(self) -> bool:
+        """Whether the gateway responds."""
+        return self._publisher.online is True
+
+    def accepts(self, token: Token) -> bool:
+        """Return whether a token may be for this gateway: until it is found, every token may."""
+        return self._session.identity is None or self._session.identity.serial == token.serial
+
+    def interrupt(self) -> None:
+        """End the request in progress, from another thread."""
+        self._session.envoy.interrupt()
+
+    def stats(self) -> dict[str, float]:
+        """Return the gateway's metrics, by name."""
+        requests, reader = self._session.envoy.stats, self._reader
+        return {
+            "gateways": 1,
+            "gateways_online": self.online,
+            "polls": self._stats.polls,
+            "poll_duration_s": round(self._stats.poll_duration_s, 3),
+            "requests": requests.requests,
+            "requests_failed": requests.failed,
+            "fields_dropped": requests.dropped_fields,
+            "polls_missed": reader.agenda.slots.missed if reader is not None else 0,
+            "counters_rejected": reader.corrections.counters.rejected if reader is not None else 0,
+            "clock_offset_s": abs(self._session.clock.offset_s or 0),
+        }
 
     def run(self, stop: threading.Event) -> None:
-        """Poll until told to stop."""
+        """Poll until the event is set."""
+        next_at = 0.0
         while not stop.is_set():
-            self._hear(min(MAX_WAIT_S, max(0.0, self._next_at() - time.monotonic())))
-            if stop.is_set() or time.monotonic() < self._next_at():
-                continue
+            self._handle_event(min(MAX_WAIT_S, next_at - time.monotonic()))
+            if stop.is_set():
+                return
             try:
-                self._step()
+                next_at = self._do_next(time.monotonic())
             except TokenRejected as error:
-                self._rejected(error)
+                self._on_token_rejected(error)
             except GatewayError as error:
                 if not stop.is_set():
-                    self._lost(error)
+                    self._on_unreachable(error)
             except Exception:
-                # One gateway's problem is not the others'.
-                logger.exception("gateway %s: something unforeseen; trying on", self.serial or self.envoy.host)
-                self._not_before = time.monotonic() + LAST_RETRY_S
+                # It must not end the thread, nor what is polled of other gateways.
+                logger.exception("gateway %s: unexpected error; retrying in %.0f s", self.name, MAX_RETRY_S)
+                self._outage.retry_at = time.monotonic() + MAX_RETRY_S
 
-    def _next_at(self) -> float:
-        if not self._authorized or self.reader is None:
-            return self._not_before
-        question = self.reader.next_question()
-        asks_now = question is not None and self.schedule.fits(self.reader.expected_s(question))
-        return max(self._not_before, 0.0 if asks_now else self.schedule.next_at)
+    def _do_next(self, now: float) -> float:
+        """Do what is due, and return when to look again."""
+        if now < self._outage.retry_at:
+            return self._outage.retry_at
+        match self._session.state:
+            case State.SEARCHING:
+                self._find()
+            case State.FOUND:
+                return self._authenticate(now)
+            case State.AUTHENTICATED:
+                return self._follow_agenda(now)
+        return now
 
-    def _step(self) -> None:
-        """Do the next thing that is due: find the gateway, be let in, poll, or ask a question in between."""
-        reader = self._find() if self.reader is None or not self._found else self.reader
-        if not self._authorized and not self._authorize(reader.identity):
-            return
-        if not self._began:
-            self.schedule.take_due()
-            self._publish_all(reader, reader.read)
-            self._began = True
-            return
-        reader.begin(self.schedule.take_due())
-        if time.monotonic() >= self.schedule.slot_at:
-            self._take_slot(reader)
-        elif (question := reader.next_question()) is not None and self.schedule.fits(reader.expected_s(question)):
-            reader.ask(question)
-            if reader.next_question() is None:
-                for cycle, questions in QUESTIONS.items():
-                    self.schedule.took(cycle, sum(reader.expected_s(each) for each in questions))
-        if reader.has_news and not reader.meters_enabled:
-            self._publish_all(reader, reader.poll)
+    def _find(self) -> None:
+        identity = self._session.find()
+        if self._reader is None or self._reader.site.identity != identity:
+            base_url = self._session.envoy.base_url
+            logger.info("found gateway %s, firmware %s, at %s", identity.serial, identity.firmware, base_url)
+            self._reader = GatewayReader(self._session.envoy, identity, self._new_agenda(), self._session.clock)
+            self._publisher.publish_info(self._reader.info)
+            self._publisher.expect_retained_token(time.monotonic())
 
-    def _take_slot(self, reader: GatewayReader) -> None:
-        """Ask the meters, where there are any and it is not too late."""
-        if self.schedule.is_missed():
-            self.schedule.miss()
-        elif reader.meters_enabled:
-            self._publish_all(reader, reader.poll)
-        else:
-            self.schedule.next_slot()
+    def _authenticate(self, now: float) -> float:
+        """Attach a credential; while there is none, request a token."""
+        if self._session.authenticate() is not None:
+            reader = self._reader_found()
+            reader.agenda.restart(now)
+            reader.agenda.forget_failures()
+            return now
+        identity = self._reader_found().site.identity
+        if identity.needs_token and self._publisher.token_request_is_due(now):
+            self._publisher.request_token(identity.serial, "missing", self._session.missing_token_hint())
+        return now + MAX_WAIT_S
 
-    def _publish_all(self, reader: GatewayReader, read: Callable[[], list[Reading]]) -> None:
-        began = time.monotonic()
-        readings = read()
-        self.tally.poll_duration_s = time.monotonic() - began
-        self.tally.polls += 1
-        self.schedule.next_slot(self.tally.poll_duration_s if self._began else 0.0)
-        self._failures, self._told_certificate = 0, ""
-        self._tell_status(online=True)
-        self._publish_info(reader.info)
-        if new := [reading for reading in readings if self._is_new(reading)]:
-            self._take(reader.identity.serial, new)
+    def _follow_agenda(self, now: float) -> float:
+        reader = self._reader_found()
+        match reader.agenda.next_task(now, reader.site):
+            case Wait(until):
+                return until
+            case Fetch(endpoint):
+                reader.fetch(endpoint)
+            case Identify():
+                reader.identify()
+            case Poll() as poll:
+                self._poll(reader, poll)
+        return now
 
-    def _find(self) -> GatewayReader:
-        """Return the reader of the gateway that is found; the one before, if it is the same gateway as before."""
-        identity = self.envoy.find()
-        self._found = True
-        if self.reader is None or self.reader.identity != identity:
-            logger.info("gateway %s, firmware %s, at %s", identity.serial, identity.firmware, self.envoy.base_url)
-            self.reader = GatewayReader(self.envoy, identity)
-            self._publish_info(self.reader.info)
-            self._ask_for_token_at = time.monotonic() + RETAINED_TOKEN_S
-        self._began = False
-        return self.reader
+    def _poll(self, reader: GatewayReader, poll: Poll) -> None:
+        """Read the gateway, and hand its readings to the outbox."""
+        started_at = time.monotonic()
+        readings = reader.poll(poll)
+        self._stats.poll_duration_s = time.monotonic() - started_at
+        self._stats.polls += 1
+        self._outage = Outage()
+        self._publisher.publish_status(online=True)
+        self._publisher.publish_info(reader.info)
+        if readings:
+            self._add(reader.site.identity.serial, readings)
 
-    def _authorize(self, identity: Identity) -> bool:
-        """Return whether the gateway will be shown something that it may accept."""
-        if not identity.needs_token:
-            self.envoy.show_password(identity)
-        elif (token := self._token_for(identity.serial)) is not None:
-            self._shown = token
-            self.envoy.show_token(token)
-        else:
-            self._not_before = time.monotonic() + MAX_WAIT_S
-            if time.monotonic() >= self._ask_for_token_at:
-                self._ask_for_token(identity, "missing", f"firmware {identity.firmware} lets nobody in without one")
-            return False
-        self._authorized = True
-        if self.reader is not None:
-            self.reader.access_changed()
-        return True
+    def _reader_found(self) -> GatewayReader:
+        if self._reader is None:
+            raise RuntimeError("the gateway is not found yet")
+        return self._reader
 
-    def _token_for(self, serial: str) -> SecretStr | None:
-        """Return the token by hand, unless it was refused and the broker has one."""
-        message = self._tokens.get(serial)
-        if self._token is not None and (message is None or self._token != self._refused):
-            return self._token
-        return message.token if message is not None else None
-
-    def _rejected(self, error: TokenRejected) -> None:
-        self._authorized = False
-        self._not_before = self._refused_until = time.monotonic() + ASK_AGAIN_S
-        if self.reader is None:
-            logger.error("the gateway at %s lets nobody see /info: %s", self.envoy.host, error)
-            return
-        identity = self.reader.identity
-        if not identity.needs_token:
-            logger.error("gateway %s: %s; check ENVOY_USERNAME and ENVOY_PASSWORD", identity.serial, error)
-            self._tell_status(online=False)
-            return
-        if self._token is not None and self._shown == self._token != self._refused:
-            logger.error("gateway %s does not accept ENVOY_TOKEN: %s; fetch a new one", identity.serial, error)
-        self._refused = self._shown
-        self._tokens.clear()
-        self._ask_for_token(identity, "rejected", str(error))
-
-    def _ask_for_token(self, identity: Identity, reason: str, why: str) -> None:
-        self._ask_for_token_at = time.monotonic() + ASK_AGAIN_S
-        logger.warning("waiting for a token for gateway %s: %s", identity.serial, why)
-        request = TokenRequest.model_validate({"reason": reason, "requested_at": int(self._clock())})
-        self._connection.publish(self._connection.topics.token_request(identity.serial), request.to_json())
-
-    def _hear(self, timeout_s: float) -> None:
+    def _handle_event(self, timeout_s: float) -> None:
+        """Handle what happened at the broker, waiting for it."""
         try:
             event = self.inbox.get(timeout=timeout_s) if timeout_s > 0 else self.inbox.get_nowait()
         except queue.Empty:
             return
         match event:
             case Connected():
-                # The broker may have forgotten what it retained.
-                info, self._info = self._info, None
-                online, self.online = self.online, None
-                if info is not None:
-                    self._publish_info(info)
-                if online is not None:
-                    self._tell_status(online=online)
-            case TokenMessage() as message:
-                self._take_token(message)
+                self._publisher.republish()
+            case Token() as token:
+                self._session.offer_token(token)
 
-    def _take_token(self, message: TokenMessage) -> None:
-        """Take up a new token; one that looks wrong only if no good one is known, and one that was refused only later.
-
-        Our clock may be wrong, and so may the gateway's have been when it refused.
-        """
-        known = self._tokens.get(message.serial)
-        if known is not None:
-            now = self._clock()
-            if message.token == known.token or (may_open(known, now) and not may_open(message, now)):
-                return
-        self._tokens[message.serial] = message
-        if self._token is None or self._token == self._refused:
-            self._authorized = False
-            self._not_before = self._refused_until if message.token == self._refused else 0.0
-
-    def _lost(self, error: GatewayError) -> None:
-        self._failures += 1
-        who = self.serial or self.envoy.host
-        if isinstance(error, CertificateChanged):
-            # It shows on the second try: on the first the connection merely breaks.
-            if str(error) != self._told_certificate:
-                logger.error("%s", error)
-            self._told_certificate = str(error)
-        elif self._failures == 1:
-            logger.warning("gateway %s cannot be read: %s; trying on", who, error)
-        self._tell_status(online=False)
-        max_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures - 1, 16))
-        delay_s = random.uniform(max_s / 2, max_s)  # noqa: S311 - jitter, no secret
-        told_s = error.retry_after_s if isinstance(error, GatewayUnavailable) else 0.0
-        self._not_before = time.monotonic() + max(delay_s, told_s)
-        # It may come back with another address, certificate or firmware.
-        self._found = self._authorized = self._began = False
-
-    def _tell_status(self, *, online: bool) -> None:
-        """Publish whether the gateway answers, if that is news; before it was found it has no name to publish under."""
-        if self._info is None or online == self.online:
+    def _on_token_rejected(self, error: TokenRejected) -> None:
+        """Authenticate with another credential; where there is none, retry with this one in five minutes."""
+        credential = self._session.credential
+        if self._session.state is not State.AUTHENTICATED or credential is None:
+            logger.error("gateway %s rejects even /info, which needs no credential: %s", self.name, error)
+            self._outage.retry_at = time.monotonic() + REJECTED_RETRY_S
             return
-        if online and self.online is False:
-            logger.info("gateway %s answers again", self._info.serial)
-        self.online = online
-        topic = self._connection.topics.gateway_status(self._info.serial)
-        self._connection.publish(topic, ONLINE if online else OFFLINE, retain=True, content_type=None)
+        self._session.reject()
+        self._report_rejection(credential, error)
 
-    def _publish_info(self, info: GatewayInfo) -> None:
-        """Publish what the gateway is, if that is news."""
-        if info != self._info:
-            self._info = info
-            self._connection.publish(self._connection.topics.info(info.serial), info.to_json(), retain=True)
+    def _report_rejection(self, credential: Credential, error: TokenRejected) -> None:
+        hint = rejection_hint(credential)
+        if credential.source != "the token at the broker" and self._outage.logged != hint:
+            self._outage.logged = hint
+            logger.error("gateway %s: %s (%s)", self.name, hint, error)
+        if credential.source == "password":
+            self._publisher.publish_status(online=False)
+        else:
+            self._publisher.request_token(self.name, "rejected", str(error))
 
-    def _is_new(self, reading: Reading) -> bool:
-        """Return whether no reading of its kind and moment was taken before: two polls may share a gateway's second."""
-        newest = self._newest.get(reading.kind)
-        if newest is None or reading.timestamp > newest.timestamp:
-            self._newest[reading.kind] = reading
-            return True
-        return reading.timestamp < newest.timestamp
+    def _on_unreachable(self, error: GatewayError) -> None:
+        """Search for the gateway again, after a delay that grows."""
+        outage = self._outage
+        outage.failures += 1
+        delay_s = backoff_s(outage.failures, first_s=FIRST_RETRY_S, max_s=MAX_RETRY_S)
+        if isinstance(error, GatewayUnavailable):
+            delay_s = max(delay_s, error.retry_after_s)
+        outage.retry_at = time.monotonic() + delay_s
+        if isinstance(error, GatewayUntrusted):
+            # The first failure is a broken connection; the search after it finds the other certificate.
+            if str(error) != outage.logged:
+                logger.error("gateway %s: %s", self.name, error)
+            outage.logged = str(error)
+        elif outage.failures == 1:
+            logger.warning("gateway %s cannot be read: %s; retrying", self.name, error)
+        self._publisher.publish_status(online=False)
+        self._session.lose()

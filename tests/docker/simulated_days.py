@@ -25,7 +25,7 @@ NOON_PASSED_H = 14
 DAYS = 366
 SLOT_S, MINUTE_S, QUARTER_HOUR_S, HOUR_S, DAY_S = 10, 60, 900, 3600, 86_400
 BELIEVED_AFTER_S = 300
-"""How long the poller leaves out a counter that has fallen: services/poller/counters.py."""
+"""How long the poller leaves out a counter that has fallen: services/poller/corrections.py."""
 
 
 @dataclass(frozen=True)

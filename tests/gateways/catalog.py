@@ -1,6 +1,6 @@
 """One gateway for each generation of firmware, and one for each thing that gateways report wrongly.
 
-The firmware in a name is one on which the behaviour was seen (`docs/gateways.md`, `services/poller/quirks.py`).
+The firmware in a name is one on which the behaviour was seen (`docs/gateways.md`, `interpret/quirks.py`).
 """
 
 from dataclasses import replace

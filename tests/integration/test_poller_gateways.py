@@ -1,12 +1,10 @@
-"""What poller promises with gateways that are slow, hang, lie about the time, or are several."""
+"""What poller guarantees with gateways that are slow, hang, have a wrong clock, or are several."""
 
-import gzip
 import json
 import socket
 import ssl
 import threading
 import time
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -22,51 +20,48 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
-from services.poller.answers import METER_DETAILS
 from services.poller.certificates import PinStore
-from services.poller.envoy import BadResponse, EndpointMissing, Envoy, GatewayError, GatewayUnavailable, Identity
+from services.poller.endpoints import METERS
+from services.poller.envoy import BearerToken, Envoy
+from services.poller.errors import EndpointMissing
+from services.poller.session import Session
 from services.poller.settings import EnvoySettings
 from services.simulator.faults import parse_fault
-from shared.http import BoundedSession, ExchangeFailed, exchange
 from shared.mqtt import Connection, Message, Subscription
 from shared.settings import MqttSettings
 from tests.conftest import Server
 from tests.programs import HOST, Program, simulator, wait_until
 
-Served = list[dict[str, object]]
 
-
-class Ear:
-    """Somebody who hears everything."""
+class Subscriber:
+    """Receives every message."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
 
     def on(self, ending: str, serial: str = "") -> list[dict[str, object]]:
-        """Return what was heard on the topics with an ending, as JSON."""
+        """Return what was received on the topics with an ending, as JSON."""
         while (message := self._connection.receive(0.02)) is not None:
             if isinstance(message, Message):
                 self._connection.acknowledge(message)
-                self.heard.append(message)
-        wanted = [m for m in self.heard if m.topic.endswith(ending) and serial in m.topic]
+                self.received.append(message)
+        wanted = [m for m in self.received if m.topic.endswith(ending) and serial in m.topic]
         return [json.loads(message.payload) for message in wanted if message.payload.startswith(b"{")]
 
 
 @pytest.fixture
-def ear(broker: Server) -> Iterator[Ear]:
-    """Yield somebody who hears everything."""
-    settings = MqttSettings(host=HOST, port=broker.port, client_id="ear")
+def subscriber(broker: Server) -> Iterator[Subscriber]:
+    """Yield a subscriber to everything."""
+    settings = MqttSettings(host=HOST, port=broker.port, client_id="subscriber")
     everything = [Subscription("enphase/#")]
     with Connection(settings, stop=threading.Event(), subscriptions=everything, persistent_session=False) as connection:
         assert connection.wait_until_connected(10)
-        yield Ear(connection)
+        yield Subscriber(connection)
 
 
 @contextmanager
-def polling(
-    broker: Server, state: Path, *gateways: tuple[str, str], interval_s: int = 1, **more: str
-) -> Iterator[Program]:
+def polling(broker: Server, state: Path, *gateways: tuple[str, str], interval_s: int = 1) -> Iterator[Program]:
     """Run a poller on gateways, each host and token."""
     environment = {
         "MQTT_PORT": str(broker.port),
@@ -81,16 +76,63 @@ def polling(
 
 
 @contextmanager
-def hanging() -> Iterator[str]:
-    """Yield the address of somebody who takes connections and never says a word."""
+def silent_gateway() -> Iterator[str]:
+    """Yield the address of a server that accepts connections and never sends anything."""
     with socket.create_server((HOST, 0)) as listener:
         yield f"http://{HOST}:{listener.getsockname()[1]}"
 
 
-def test_a_gateway_that_hangs_delays_no_other(broker: Server, ear: Ear, tmp_path: Path) -> None:
-    """Of three, one takes connections and says nothing: the others' readings come, under their own serials."""
+class Handler(BaseHTTPRequestHandler):
+    """Sends the same response to every request, and notes the credentials that it was sent."""
+
+    status, headers_sent, body = 200, (("X-None", "-"),), b""
+    credentials: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        """Respond."""
+        self.credentials.append(self.headers.get("Authorization"))
+        self.send_response(self.status)
+        for name, value in self.headers_sent:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Yield the address of a server."""
+    with ThreadingHTTPServer((HOST, 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{HOST}:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def responding(**response: object) -> Iterator[tuple[str, list[str | None]]]:
+    """Yield the address of a server with one response, and the credentials that it was sent."""
+    credentials: list[str | None] = []
+    with serving(type("Responding", (Handler,), {"credentials": credentials, **response})) as url:
+        yield url, credentials
+
+
+def info_of(software: str, serial: str = "122012345678") -> bytes:
+    """Return an /info response."""
+    device = f"<sn>{serial}</sn><software>{software}</software>"
+    return f"<envoy_info><device>{device}</device></envoy_info>".encode()
+
+
+def wait_for_readings(subscriber: Subscriber, serial: str, count: int) -> None:
+    """Wait until a gateway has so many readings of the grid."""
+    wait_until(lambda: len(subscriber.on("/readings/grid", serial)) >= count, f"readings of {serial}")
+
+
+def test_a_silent_gateway_delays_no_other(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+    """Of three, one accepts connections and sends nothing: the others' readings come, under their own serials."""
     with ExitStack() as stack:
-        silent = stack.enter_context(hanging())
+        silent = stack.enter_context(silent_gateway())
         roofs = [
             stack.enter_context(simulator(tmp_path / serial, serial=serial, inverters=2))
             for serial in ("122000000001", "122000000002")
@@ -99,169 +141,135 @@ def test_a_gateway_that_hangs_delays_no_other(broker: Server, ear: Ear, tmp_path
         stack.enter_context(polling(broker, tmp_path, tokens[0], (silent, ""), tokens[1]))
 
         for roof in roofs:
-            wait_until(lambda roof=roof: len(ear.on("/readings/grid", roof.serial)) >= 4, f"readings of {roof.serial}")  # type: ignore[misc]
-        metrics = wait_until(lambda: ear.on("/poller/metrics"), "metrics")[-1]
+            wait_for_readings(subscriber, roof.serial, 4)
+        metrics = wait_until(
+            lambda: [each for each in subscriber.on("/poller/metrics") if each["gateways_online"]], "metrics"
+        )[-1]
     assert (metrics["gateways"], metrics["gateways_online"]) == (3, 2)
+    assert float(str(metrics["polls"])) >= 2
     assert float(str(metrics["readings_taken"])) > 0
 
 
-def test_slow_answers_do_not_delay_the_meters(broker: Server, ear: Ear, tmp_path: Path) -> None:
-    """production.json takes longer than half a slot: it is asked where it fits, never beside another question."""
+def test_slow_endpoints_do_not_delay_the_meters(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+    """production.json takes longer than half a slot: it is fetched where it fits, never during another request."""
     with (
         simulator(tmp_path, slow_answers_s=1.1) as roof,
         polling(broker, tmp_path, (roof.envoy_url, roof.token()), interval_s=2),
     ):
-        wait_until(lambda: len(ear.on("/readings/grid")) >= 6, "six readings")
+        wait_until(lambda: len(subscriber.on("/readings/grid")) >= 6, "six readings")
         meters = roof.ledger.served(server="envoy", path="/ivp/meters/readings")
         slow = roof.ledger.served(server="envoy", path="/production.json")
 
     assert len(slow) >= 1
-    slots = [int(float(str(answer["at"])) // 2) for answer in meters[1:]]
+    slots = [int(float(str(response["at"])) // 2) for response in meters[1:]]
     assert len(set(slots)) == len(slots), "no slot is read twice"
     assert slots[-1] - slots[0] <= len(slots), "at most one is missed, on a busy machine"
 
 
-def test_a_wrong_clock_is_told_and_corrected(broker: Server, ear: Ear, tmp_path: Path) -> None:
+def test_a_wrong_clock_is_reported_and_corrected(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
     """The gateway's clock is set wrong while it is polled, and right again: the readings' times stay true."""
     with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
-        wait_until(lambda: ear.on("/readings/grid"), "a reading")
-        assert "clock_offset_s" not in ear.on("/info")[-1]
+        wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
+        assert "clock_offset_s" not in subscriber.on("/info")[-1]
 
         roof.faults.add(parse_fault("wrong-clock:offset_s=-7200"))
-        told = wait_until(lambda: [i for i in ear.on("/info") if "clock_offset_s" in i], "the offset in info")
-        before = len(ear.on("/readings/grid"))
-        wait_until(lambda: len(ear.on("/readings/grid")) > before + 2, "readings by the wrong clock")
+        wrong = wait_until(lambda: [i for i in subscriber.on("/info") if "clock_offset_s" in i], "the offset in info")
+        before = len(subscriber.on("/readings/grid"))
+        wait_until(lambda: len(subscriber.on("/readings/grid")) > before + 2, "readings by the wrong clock")
         roof.faults.remove()
-        wait_until(lambda: "clock_offset_s" not in ear.on("/info")[-1], "a right clock")
-        before = len(ear.on("/readings/grid"))
-        wait_until(lambda: len(ear.on("/readings/grid")) > before + 2, "readings by the right clock")
+        wait_until(lambda: "clock_offset_s" not in subscriber.on("/info")[-1], "a right clock")
+        before = len(subscriber.on("/readings/grid"))
+        wait_until(lambda: len(subscriber.on("/readings/grid")) > before + 2, "readings by the right clock")
 
-    assert abs(int(str(told[0]["clock_offset_s"])) + 7200) <= 5
+    assert abs(int(str(wrong[0]["clock_offset_s"])) + 7200) <= 5
     now = time.time()
-    times = [int(str(reading["timestamp"])) for reading in ear.on("/readings/grid")]
+    times = [int(str(reading["timestamp"])) for reading in subscriber.on("/readings/grid")]
     assert all(now - 120 < timestamp <= now + 5 for timestamp in times)
-    assert not ear.on("/history/grid") or len(ear.on("/history/grid")) <= 2
+    assert not subscriber.on("/history/grid") or len(subscriber.on("/history/grid")) <= 2
 
 
-def test_a_gateway_that_says_how_long_to_wait_is_left_alone_so_long(broker: Server, ear: Ear, tmp_path: Path) -> None:
-    """503 with Retry-After: nothing is asked in between."""
+def test_a_gateway_is_left_alone_for_as_long_as_it_asks(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+    """503 with Retry-After: nothing is requested in between."""
     with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
-        wait_until(lambda: ear.on("/readings/grid"), "a reading")
+        wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
         roof.faults.add(parse_fault("503:server=envoy:retry_after_s=4:count=1"))
-        busy = wait_until(lambda: [a for a in roof.ledger.served(server="envoy") if a["status"] == 503], "the refusal")[
-            0
-        ]
+        busy = wait_until(lambda: [a for a in roof.ledger.served(server="envoy") if a["status"] == 503], "the 503")[0]
         later = wait_until(
             lambda: [a for a in roof.ledger.served(server="envoy") if float(str(a["at"])) > float(str(busy["at"]))],
-            "the next question",
+            "the next request",
         )[0]
 
     assert float(str(later["at"])) - float(str(busy["at"])) >= 3.9
 
 
-def test_a_certificate_that_changes_while_it_is_polled_is_told_with_both_and_gets_no_token(
-    broker: Server, ear: Ear, tmp_path: Path
+def test_a_certificate_that_changes_during_polling_is_logged_once_and_gets_no_credential(
+    broker: Server, subscriber: Subscriber, tmp_path: Path
 ) -> None:
-    """The error stands in the log once, with what to do; whoever answers there now hears /info and nothing else."""
+    """The error names both fingerprints and what to do; the impostor is requested /info and nothing else."""
     with ExitStack() as stack:
         with simulator(tmp_path) as roof:
             token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])
             poller = stack.enter_context(polling(broker, tmp_path, (roof.envoy_url, token)))
-            wait_until(lambda: ear.on("/readings/grid"), "a reading")
+            wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
         for certificate in (tmp_path / "simulator").glob("gateway-*.pem"):
             certificate.unlink()
         with simulator(tmp_path, envoy_port=port) as impostor:
-            wait_until(lambda: "it was told nothing" in poller.output, "the error")
-            wait_until(lambda: len(impostor.ledger.served(server="envoy")) >= 3, "three tries")
-            asked = {answer["path"] for answer in impostor.ledger.served(server="envoy")}
+            wait_until(lambda: "no credential was sent" in poller.output, "the error")
+            wait_until(lambda: len(impostor.ledger.served(server="envoy")) >= 3, "three attempts")
+            requested = {response["path"] for response in impostor.ledger.served(server="envoy")}
 
-    told = [line for line in poller.output.splitlines() if "it was told nothing" in line]
+    logged = [line for line in poller.output.splitlines() if "no credential was sent" in line]
     pinned = next((tmp_path / "poller").glob("*.sha256"))
-    assert asked == {"/info"}
-    assert len(told) == 1
-    assert pinned.read_text().strip() in told[0]
-    assert str(pinned) in told[0]
+    assert requested == {"/info"}
+    assert len(logged) == 1
+    assert pinned.read_text().strip() in logged[0]
+    assert str(pinned) in logged[0]
     assert token not in poller.output
 
 
-def test_headers_that_drip_are_cut_at_the_deadline() -> None:
-    """Each byte comes in time for requests, and the whole never: the exchange ends all the same."""
-    stop = threading.Event()
+def test_an_expired_session_costs_a_request_and_no_token(tmp_path: Path) -> None:
+    """A gateway rejects an old session cookie: the token alone is tried before it counts as rejected."""
+    requested: list[tuple[str, str | None]] = []
 
-    def drip(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(b"HTTP/1.1 200 OK\r\n")
-            while not stop.wait(0.05):
-                try:
-                    connection.sendall(b"x")
-                except OSError:
-                    return
-
-    with socket.create_server((HOST, 0)) as listener:
-        server = threading.Thread(target=drip, args=(listener,), daemon=True)
-        server.start()
-        session = BoundedSession()
-        with pytest.raises(ExchangeFailed, match=r"within 0\.3 s"):
-            exchange(session, "GET", f"http://{HOST}:{listener.getsockname()[1]}/", deadline_s=0.3)
-        server.join(5)
-        assert not server.is_alive(), "the connection was closed"
-        stop.set()
-
-
-def test_a_session_that_is_over_costs_a_question_and_no_token(tmp_path: Path) -> None:
-    """A gateway refuses whoever shows its old cookie: the token alone is tried before it is given up."""
-    asked: list[tuple[str, str | None]] = []
-
-    class Gateway(BaseHTTPRequestHandler):
+    class Gateway(Handler):
         def do_GET(self) -> None:
-            asked.append((self.path, self.headers.get("Cookie")))
-            over = len(asked) > 2 and self.headers.get("Cookie") is not None
-            self.send_response(401 if over else 200)
-            self.send_header("Set-Cookie", f"sessionId={len(asked)}")
+            requested.append((self.path, self.headers.get("Cookie")))
+            expired = len(requested) > 2 and self.headers.get("Cookie") is not None
+            self.send_response(401 if expired else 200)
+            self.send_header("Set-Cookie", f"sessionId={len(requested)}")
             self.end_headers()
-            self.wfile.write(b"[]")
+            self.wfile.write(info_of("D5.0.62") if self.path == "/info" else b"[]")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer((HOST, 0), Gateway) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        envoy = Envoy(EnvoySettings(host=f"http://{HOST}:{server.server_port}"), PinStore(tmp_path))
-        with pytest.raises(BadResponse):
-            envoy.find()
-        envoy.show_token(SecretStr("token"))
+    with serving(Gateway) as url:
+        session = Session(EnvoySettings(host=url), PinStore(tmp_path))
+        session.find()
+        session.envoy.authenticate(BearerToken(SecretStr("token")))
         for _ in range(3):
-            assert envoy.get("/ivp/meters", METER_DETAILS) == ()
-        server.shutdown()
+            assert session.envoy.fetch(METERS) == ()
+        session.envoy.fetch_info()
 
-    assert asked[1:] == [
+    assert requested == [
+        ("/info", None),
         ("/ivp/meters", None),
         ("/ivp/meters", "sessionId=2"),
         ("/ivp/meters", None),
         ("/ivp/meters", "sessionId=4"),
         ("/ivp/meters", None),
+        ("/info", None),
     ]
 
 
-def test_an_old_tls_stack_with_an_expired_certificate_is_known_by_its_fingerprint(tmp_path: Path) -> None:
-    """RSA of 1024 bits, used for the key exchange too, over since years: the pin is what counts."""
+def test_an_old_tls_stack_with_an_expired_certificate_is_read(tmp_path: Path) -> None:
+    """RSA of 1024 bits, also for the key exchange, and expired for years: only the pinned fingerprint counts."""
 
-    class Gateway(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            software = "<software>D7.0.88</software>"
-            self.wfile.write(f"<envoy_info><device><sn>122012345678</sn>{software}</device></envoy_info>".encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
+    class Gateway(Handler):
+        body = info_of("D7.0.88")
 
     key = rsa.generate_private_key(65537, 1024)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "envoy")])
-    born = datetime(2015, 1, 1, tzinfo=UTC)
+    issued = datetime(2015, 1, 1, tzinfo=UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, born, born.replace(year=2020))
+        x509.CertificateBuilder(name, name, key.public_key(), 1, issued, issued.replace(year=2020))
         .sign(key, hashes.SHA256())
         .public_bytes(Encoding.PEM)
     )
@@ -274,123 +282,56 @@ def test_an_old_tls_stack_with_an_expired_certificate_is_known_by_its_fingerprin
     with ThreadingHTTPServer((HOST, 0), Gateway) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        envoy = Envoy(EnvoySettings(host=f"{HOST}:{server.server_port}"), PinStore(tmp_path))
-        identity = envoy.find()
+        session = Session(EnvoySettings(host=f"{HOST}:{server.server_port}"), PinStore(tmp_path))
+        identity = session.find()
         server.shutdown()
 
     assert identity.needs_token
-    assert (tmp_path / "122012345678.sha256").read_text().strip() == envoy.fingerprint
+    assert (tmp_path / "122012345678.sha256").read_text().strip() == session.envoy.fingerprint
 
 
-class Serving(BaseHTTPRequestHandler):
-    """Answers everything alike, and remembers what it was shown."""
-
-    status, headers_sent, body = 200, (("X-None", "-"),), b""
-    shown: ClassVar[list[str | None]] = []
-
-    def do_GET(self) -> None:
-        """Answer."""
-        self.shown.append(self.headers.get("Authorization"))
-        self.send_response(self.status)
-        for name, value in self.headers_sent:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serving(**answer: object) -> Iterator[tuple[str, list[str | None]]]:
-    """Yield the address of somebody who answers everything alike, and what he was shown."""
-    shown: list[str | None] = []
-    with ThreadingHTTPServer((HOST, 0), type("Answering", (Serving,), {"shown": shown, **answer})) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://{HOST}:{server.server_port}", shown
-        server.shutdown()
-
-
-def test_an_answer_that_unpacks_to_hundreds_of_megabytes_is_refused_in_little_memory() -> None:
-    """A compressed answer counts with what it unpacks to, and is not unpacked further than the limit."""
-    bomb = gzip.compress(bytes(100_000_000), compresslevel=1)
-    session = BoundedSession()
-    with serving(body=bomb, headers_sent=(("Content-Encoding", "gzip"),)) as (url, _):
-        tracemalloc.start()
-        with pytest.raises(ExchangeFailed, match="more than 2000000 bytes"):
-            exchange(session, "GET", url, deadline_s=10)
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-
-    assert len(bomb) < 2_000_000
-    assert most < 20_000_000
-
-
-def test_a_redirect_is_not_followed_and_its_target_sees_no_token(tmp_path: Path) -> None:
-    """Missing paths lead elsewhere on many gateways; the token stays."""
+def test_a_redirect_is_not_followed_and_its_target_gets_no_token() -> None:
+    """Many gateways redirect missing paths."""
     with (
-        serving() as (elsewhere, shown_elsewhere),
-        serving(status=302, headers_sent=(("Location", f"{elsewhere}/ivp/meters"),)) as (url, shown),
+        responding() as (elsewhere, credentials_elsewhere),
+        responding(status=302, headers_sent=(("Location", f"{elsewhere}/ivp/meters"),)) as (url, credentials),
     ):
-        envoy = Envoy(EnvoySettings(host=url), PinStore(tmp_path))
+        envoy = Envoy()
+        envoy.connect(url, None)
         with pytest.raises(EndpointMissing):
-            envoy.find()
-        envoy.show_token(SecretStr("secret"))
+            envoy.fetch_info()
+        envoy.authenticate(BearerToken(SecretStr("secret")))
         with pytest.raises(EndpointMissing):
-            envoy.get("/ivp/meters", METER_DETAILS)
+            envoy.fetch(METERS)
 
-    assert shown == [None, "Bearer secret"]
-    assert shown_elsewhere == []
+    assert credentials == [None, "Bearer secret"]
+    assert credentials_elsewhere == []
 
 
-def test_a_gateway_that_comes_back_with_other_firmware_is_read_as_that(
-    broker: Server, ear: Ear, tmp_path: Path
-) -> None:
-    """An update is a gap: info tells the new firmware, and what it has to say more is published."""
+def test_a_gateway_with_new_firmware_is_read_as_that(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+    """After the gap of an update, info has the new firmware and readings go on."""
     with ExitStack() as stack:
         with simulator(tmp_path, firmware="7") as roof:
             token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])
             poller = stack.enter_context(polling(broker, tmp_path, (roof.envoy_url, token)))
-            wait_until(lambda: ear.on("/readings/grid"), "a reading")
-            before = str(ear.on("/info")[-1]["firmware"])
+            wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
+            before = str(subscriber.on("/info")[-1]["firmware"])
         with simulator(tmp_path, firmware="8", envoy_port=port):
-            wait_until(lambda: str(ear.on("/info")[-1]["firmware"]) != before, "the new firmware")
-            seen = len(ear.on("/readings/grid"))
-            wait_until(lambda: len(ear.on("/readings/grid")) > seen, "a reading by it")
-            # Once this gateway has ended as well, that is told, too.
-            told = poller.output
+            wait_until(lambda: str(subscriber.on("/info")[-1]["firmware"]) != before, "the new firmware")
+            seen = len(subscriber.on("/readings/grid"))
+            wait_until(lambda: len(subscriber.on("/readings/grid")) > seen, "a reading by it")
+            # Once this gateway has ended as well, that is logged, too.
+            log = poller.output
 
-    assert (before[0], str(ear.on("/info")[-1]["firmware"])[0]) == ("7", "8")
-    assert told.count("cannot be read") == 1
-    assert told.count("answers again") == 1
-    assert "Traceback" not in told
-
-
-def test_a_stranger_on_the_https_port_does_not_hide_the_gateway_behind_http(tmp_path: Path) -> None:
-    """Both ports are tried whatever the first one answers, and where both fail the error tells of both."""
-
-    class TwoPorts(Envoy):
-        answers: ClassVar[dict[str, GatewayError]] = {"https://roof": EndpointMissing("/info: the gateway answers 404")}
-
-        def _find_at(self, base_url: str) -> Identity:
-            if base_url in self.answers:
-                raise self.answers[base_url]
-            return Identity("122012345678", None, "5.0.62", metered_hardware=False)
-
-    envoy = TwoPorts(EnvoySettings(host="roof"), PinStore(tmp_path))
-    assert envoy.find().firmware == "5.0.62"
-    envoy.answers["http://roof"] = GatewayUnavailable("http://roof/info: connection refused", 30)
-
-    with pytest.raises(GatewayUnavailable) as told:
-        envoy.find()
-
-    assert str(told.value) == "https://roof/info: the gateway answers 404; http://roof/info: connection refused"
-    assert told.value.retry_after_s == 30
+    assert (before[0], str(subscriber.on("/info")[-1]["firmware"])[0]) == ("7", "8")
+    assert log.count("cannot be read") == 1
+    assert log.count("responds again") == 1
+    assert "Traceback" not in log
 
 
-def test_an_old_gateway_is_read_with_the_password(broker: Server, ear: Ear, tmp_path: Path) -> None:
-    """Firmware 5: HTTP and digest, no token asked for."""
+def test_an_old_gateway_is_read_with_the_password(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+    """Firmware 5: HTTP and digest, no token is requested."""
     with simulator(tmp_path, firmware="5") as roof, polling(broker, tmp_path, (roof.envoy_url, "")):
-        wait_until(lambda: ear.on("/readings/grid"), "a reading")
-        wait_until(lambda: any("/inverter/" in m.topic for m in ear.heard) or ear.on("x"), "inverters")
-    assert not ear.on("/token/request")
+        wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
+        wait_until(lambda: any("/inverter/" in m.topic for m in subscriber.received) or subscriber.on("x"), "inverters")
+    assert not subscriber.on("/token/request")

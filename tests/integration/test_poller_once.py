@@ -1,9 +1,11 @@
-"""What ``poller --once`` prints, for simulated and for recorded gateways."""
+"""What ``poller --once`` and ``--check`` print, for simulated and for recorded gateways."""
 
 import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,14 +15,18 @@ import pytest
 from services.simulator.answer import Request
 from services.simulator.faults import parse_fault
 from services.simulator.recording import read_recording
+from shared.mqtt import Connection
+from shared.settings import MqttSettings
+from shared.tokens import parse_token
 from tests.conftest import Server
 from tests.gateways.catalog import BY_NAME
-from tests.programs import ROOT, clean_environment, simulator
+from tests.programs import HOST, ROOT, clean_environment, simulator
 from tests.recordings import RECORDINGS
+from tests.tokens import unsigned_token, with_wrong_signature
 
 
 def once(tmp_path: Path, host: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``poller --once``, or with other arguments, where no broker is."""
+    """Run ``poller --once``, or with other arguments, without a broker."""
     settings = {"ENVOY_HOST": host, "STATE_DIR": str(tmp_path), "MQTT_PORT": "1"} | environment
     command = [sys.executable, "-m", "services.poller", *(arguments or ["--once"])]
     return subprocess.run(
@@ -36,12 +42,12 @@ def readings(printed: str) -> dict[str, dict[str, object]]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a recorded gateway measures, read by hand from its recorded answers."""
+    """What a recorded gateway measures, read manually from its recorded responses."""
 
     production: tuple[str, float, float | None]
     """Source, power and lifetime energy."""
     consumption: tuple[float, float] | None = None
-    """Power, as production plus net of the same answer, and the gateway's lifetime count of it."""
+    """Power, as production plus net of the same response, and the gateway's lifetime counter of it."""
     grid: tuple[float, float, float] | None = None
     """Power, import and export lifetime energy."""
     inverters: int = 0
@@ -58,7 +64,7 @@ def kinds(*meters: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(f"meter/{meter}{phase}" for meter, phases in meters for phase in phases)
 
 
-FETCH_MANUALLY = {
+EXPECTED = {
     "3.9.36": Expected(("gateway", 1271, 6012540), inverters=12),
     "4.10.35": Expected(
         ("meter", 166.489, 26785327.449),
@@ -71,7 +77,7 @@ FETCH_MANUALLY = {
     "7.3.130_no_consumption": Expected(
         ("meter", 3624.573, 4545929.53), inverters=15, meters=kinds(("production", SPLIT))
     ),
-    # /api/v1/production counts nothing; the inverters' sum may have wrapped on this firmware, so it is left out.
+    # /api/v1/production does not count; the inverters' sum may have wrapped on this firmware, so it is left out.
     "7.3.466_metered_disabled_cts": Expected(("inverters", 751, None), inverters=7),
     "7.3.466_with_cts_3phase": Expected(
         ("meter", 488.925, 3183793.885),
@@ -128,11 +134,11 @@ FETCH_MANUALLY = {
 
 
 @pytest.mark.recordings
-@pytest.mark.parametrize("name", FETCH_MANUALLY)
-def test_a_recorded_gateway_is_read_as_it_was_read_by_hand(name: str, tmp_path: Path) -> None:
-    """Each number printed is the one that a person finds in the recording."""
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_recorded_gateway_gives_the_numbers_of_its_recording(name: str, tmp_path: Path) -> None:
+    """Each number printed is the one that was found in the recording manually."""
     folder = RECORDINGS / name
-    expected = FETCH_MANUALLY[name]
+    expected = EXPECTED[name]
     with simulator(tmp_path, recording=folder) as recorded:
         ended = once(tmp_path, recorded.envoy_url, ENVOY_TOKEN=recorded.token())
 
@@ -163,8 +169,8 @@ def test_a_recorded_gateway_is_read_as_it_was_read_by_hand(name: str, tmp_path: 
 
 @pytest.mark.parametrize("model", ["metered-single", "metered-split", "metered-three", "unmetered"])
 @pytest.mark.parametrize("firmware", ["5", "8"])
-def test_every_simulated_model_is_read(model: str, firmware: str, tmp_path: Path) -> None:
-    """Old and new firmware, metered or not, on one phase or several: each gives what it measures."""
+def test_every_simulated_model_gives_what_it_measures(model: str, firmware: str, tmp_path: Path) -> None:
+    """Old and new firmware, metered or not, on one phase or several."""
     with simulator(tmp_path, model=model, firmware=firmware, inverters=5) as simulated:
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
 
@@ -175,19 +181,32 @@ def test_every_simulated_model_is_read(model: str, firmware: str, tmp_path: Path
     assert ({"consumption", "grid"} <= printed.keys()) == (model != "unmetered")
 
 
-def test_a_gateway_that_refuses_the_token_is_told_in_a_line(tmp_path: Path) -> None:
-    """Nothing is printed as a reading; the one line says who refused."""
+def test_a_rejected_token_is_reported_in_one_line(tmp_path: Path) -> None:
+    """No reading is printed; the line names the gateway, its response, and what to do."""
     with simulator(tmp_path) as simulated:
-        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN="not.a.token")
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=with_wrong_signature(simulated.token()))
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    told = ended.stderr.splitlines()[-1]
-    for text in (simulated.serial, "the gateway answers 401", "ENVOY_TOKEN", "fetch another token"):
-        assert text in told
+    line = ended.stderr.splitlines()[-1]
+    for text in (simulated.serial, "the gateway responded with 401", "ENVOY_TOKEN", "fetch another token"):
+        assert text in line
 
 
-def test_a_gateway_of_whose_answers_none_can_be_read_is_told_in_a_line(tmp_path: Path) -> None:
-    """No reading is no success, though everything was answered."""
+@pytest.mark.parametrize("token", ["not.a.token", unsigned_token("122000000099")])
+def test_a_token_that_is_not_for_the_gateway_is_never_sent(token: str, tmp_path: Path) -> None:
+    """Another gateway's token, or none at all: only /info is requested, and the line says why."""
+    with simulator(tmp_path) as simulated:
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token)
+        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert requested == {"/info"}
+    assert "ENVOY_TOKEN cannot be used for it" in ended.stderr.splitlines()[-1]
+    assert token not in ended.stderr
+
+
+def test_a_gateway_without_any_readable_response_is_reported_in_one_line(tmp_path: Path) -> None:
+    """No reading is no success, although every endpoint responded."""
     with simulator(tmp_path) as simulated:
         simulated.faults.add(parse_fault("html:server=envoy:path=/api"))
         simulated.faults.add(parse_fault("html:server=envoy:path=/ivp"))
@@ -195,11 +214,11 @@ def test_a_gateway_of_whose_answers_none_can_be_read_is_told_in_a_line(tmp_path:
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert f"gateway {simulated.serial} at {simulated.envoy_url}: nothing" in ended.stderr.splitlines()[-1]
+    assert f"gateway {simulated.serial} at {simulated.envoy_url}: no response" in ended.stderr.splitlines()[-1]
 
 
-def test_a_token_with_a_line_break_is_never_shown_to_people(tmp_path: Path) -> None:
-    """The one that a file ends with is no part of it; one in its middle is a bad setting."""
+def test_a_token_with_a_line_break_is_never_printed(tmp_path: Path) -> None:
+    """The one that a file ends with is removed; one in the middle is a bad setting."""
     with simulator(tmp_path) as simulated:
         token = simulated.token()
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=f"{token}\n")
@@ -210,55 +229,89 @@ def test_a_token_with_a_line_break_is_never_shown_to_people(tmp_path: Path) -> N
     assert token[:40] not in broken.stderr
 
 
-def test_a_token_goes_over_plain_http_only_where_the_owner_says_so(tmp_path: Path) -> None:
-    """Whoever answers on port 80 while HTTPS is away is told nothing, though he knows serial and firmware."""
-    recording = read_recording(BY_NAME["7.6.175_unmetered"].write(tmp_path / "gateway"))
-    shown = []
+@contextmanager
+def gateway_without_tls(folder: Path) -> Iterator[tuple[str, str, list[str | None]]]:
+    """Yield host and serial number of a recorded gateway on plain HTTP, and the credentials that it was sent."""
+    recording = read_recording(folder)
+    credentials: list[str | None] = []
 
-    class Impostor(BaseHTTPRequestHandler):
+    class Gateway(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            shown.append(self.headers.get("Authorization"))
-            answer = recording.answer(Request("GET", self.path))
-            self.send_response(answer.status)
+            if authorization := self.headers.get("Authorization"):
+                credentials.append(authorization)
+            response = recording.answer(Request("GET", self.path))
+            self.send_response(response.status)
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Impostor) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        host = f"127.0.0.1:{server.server_port}"
-        found = once(tmp_path, host, ENVOY_TOKEN="secret")
-        told = [header for header in shown if header]
-        wanted = once(tmp_path, f"http://{host}", ENVOY_TOKEN="secret")
-        pinned = once(tmp_path, f"http://{host}", ENVOY_TOKEN="secret", ENVOY_CERT_FINGERPRINT="0" * 64)
+        yield f"127.0.0.1:{server.server_port}", recording.serial, credentials
         server.shutdown()
 
-    assert (found.returncode, found.stdout, told) == (1, "", [])
+
+def test_a_token_goes_over_plain_http_only_where_envoy_host_says_so(tmp_path: Path) -> None:
+    """Nor where a fingerprint is given: whoever responds on port 80 knows serial number and firmware, too."""
+    folder = BY_NAME["7.6.175_unmetered"].write(tmp_path / "gateway")
+    with gateway_without_tls(folder) as (host, serial, credentials):
+        token = unsigned_token(serial)
+        found = once(tmp_path, host, ENVOY_TOKEN=token)
+        given = once(tmp_path, f"http://{host}", ENVOY_TOKEN=token, ENVOY_CERT_FINGERPRINT="0" * 64)
+        before = list(credentials)
+        wanted = once(tmp_path, f"http://{host}", ENVOY_TOKEN=token)
+
+    assert (found.returncode, found.stdout, given.returncode, before) == (1, "", 1, [])
     assert f"set ENVOY_HOST=http://{host}" in found.stderr.splitlines()[-1]
     assert wanted.returncode == 0, wanted.stderr
-    assert pinned.returncode == 1
+    assert set(credentials) == {f"Bearer {token}"}
 
 
-def test_a_certificate_that_cannot_be_kept_is_told_in_a_line(tmp_path: Path) -> None:
-    """Without a place for what a gateway is known by it is told nothing; half a fingerprint is none."""
+@pytest.mark.parametrize("name", ["7.6.175_unmetered", "5.0.62_unmetered"])
+def test_a_gateway_with_a_pinned_certificate_is_never_read_without_tls(name: str, tmp_path: Path) -> None:
+    """Not with ENVOY_HOST=http://, and not with firmware that never had TLS: it may be an impostor."""
+    folder = BY_NAME[name].write(tmp_path / "gateway")
+    (tmp_path / "poller").mkdir()
+    with gateway_without_tls(folder) as (host, serial, credentials):
+        (tmp_path / "poller" / f"{serial}.sha256").write_text("0" * 64)
+        ended = [once(tmp_path, url, ENVOY_TOKEN=unsigned_token(serial)) for url in (host, f"http://{host}")]
+
+    assert [each.returncode for each in ended] == [1, 1]
+    assert all("has a pinned certificate" in each.stderr for each in ended)
+    assert credentials == []
+
+
+def test_a_certificate_that_cannot_be_pinned_ends_the_attempt(tmp_path: Path) -> None:
+    """Without a folder for the pin, no credential is sent."""
     with simulator(tmp_path) as simulated:
         (tmp_path / "file").touch()
-        token = simulated.token()
-        nowhere = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token, STATE_DIR=str(tmp_path / "file"))
-        (tmp_path / "poller").mkdir(exist_ok=True)
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token(), STATE_DIR=str(tmp_path / "file"))
+        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
+
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
+    assert requested == {"/info"}
+
+
+@pytest.mark.parametrize("pinned", ["", "12ab", "not a fingerprint"])
+def test_an_unreadable_pin_is_reported_and_never_replaced(pinned: str, tmp_path: Path) -> None:
+    """The line names the file and what to do; no credential is sent."""
+    with simulator(tmp_path) as simulated:
         pin = tmp_path / "poller" / f"{simulated.serial}.sha256"
-        pin.touch()
-        emptied = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token)
+        pin.parent.mkdir()
+        pin.write_text(pinned)
+        ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
+        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
 
-    assert (nowhere.returncode, nowhere.stdout, len(nowhere.stderr.splitlines())) == (1, "", 1)
-    assert emptied.returncode == 0, emptied.stderr
-    assert len(pin.read_text().strip()) == 64
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
+    assert str(pin) in ended.stderr
+    assert "delete the file" in ended.stderr
+    assert (pin.read_text(), requested) == (pinned, {"/info"})
 
 
-def test_another_certificate_than_before_is_refused_before_the_token_is_shown(tmp_path: Path) -> None:
-    """A gateway known by one certificate gets no token under another, and the message says what to do."""
+def test_another_certificate_than_the_pinned_one_gets_no_credential(tmp_path: Path) -> None:
+    """The message names both fingerprints and how to accept the new one."""
     with simulator(tmp_path) as simulated:
         assert once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token()).returncode == 0
         token = simulated.token()
@@ -266,31 +319,47 @@ def test_another_certificate_than_before_is_refused_before_the_token_is_shown(tm
         certificate.unlink()
     with simulator(tmp_path) as impostor:
         ended = once(tmp_path, impostor.envoy_url, ENVOY_TOKEN=token)
-        asked = {answer["path"] for answer in impostor.ledger.served(server="envoy")}
+        requested = {response["path"] for response in impostor.ledger.served(server="envoy")}
 
+    pin = next((tmp_path / "poller").glob("*.sha256"))
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert "it was told nothing" in ended.stderr
-    assert asked == {"/info"}
+    for text in ("no credential was sent", pin.read_text().strip(), f"delete {pin}"):
+        assert text in ended.stderr
+    assert requested == {"/info"}
 
 
-def test_nobody_at_the_host_is_told_in_a_line(tmp_path: Path) -> None:
-    """Exit 1, one line, no stack trace."""
+def test_a_host_that_does_not_respond_is_reported_in_one_line(tmp_path: Path) -> None:
+    """Exit code 1, no stack trace."""
     ended = once(tmp_path, "http://127.0.0.1:1")
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_gateway_that_wants_a_token_nobody_has_says_how_to_give_one(tmp_path: Path) -> None:
-    """Without ENVOY_TOKEN and without a broker, the message names both ways."""
+def test_a_missing_token_is_reported_with_both_ways_to_provide_one(tmp_path: Path) -> None:
+    """Without ENVOY_TOKEN and without a broker."""
     with simulator(tmp_path) as simulated:
         ended = once(tmp_path, simulated.envoy_url)
 
     assert ended.returncode == 1
-    assert "set ENVOY_TOKEN" in ended.stderr.splitlines()[-1]
+    assert "set ENVOY_TOKEN, or start token_broker" in ended.stderr.splitlines()[-1]
 
 
-def test_pretty_prints_a_table_for_people(tmp_path: Path) -> None:
+def test_the_token_at_the_broker_is_used_where_there_is_no_other(tmp_path: Path, broker: Server) -> None:
+    """--once takes the retained one."""
+    with simulator(tmp_path) as simulated:
+        settings = MqttSettings(host=HOST, port=broker.port, client_id="token-broker")
+        token = parse_token(simulated.token(), now=0)
+        with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:
+            topic = connection.topics.token(simulated.serial)
+            connection.publish(topic, token.to_json(), retain=True).result(10)
+        ended = once(tmp_path, simulated.envoy_url, MQTT_PORT=str(broker.port))
+
+    assert ended.returncode == 0, ended.stderr
+    assert "production" in readings(ended.stdout)
+
+
+def test_pretty_prints_a_table(tmp_path: Path) -> None:
     """House, meters and inverters, with units."""
     with simulator(tmp_path, model="metered-split", batteries=1) as simulated:
         ended = once(tmp_path, simulated.envoy_url, "--once", "--pretty", ENVOY_TOKEN=simulated.token(), COLUMNS="120")
@@ -314,8 +383,8 @@ def test_several_gateways_are_read_once_each(tmp_path: Path) -> None:
     assert {topic[1] for topic in topics if topic[3] == "grid"} == {"122000000001", "122000000002"}
 
 
-def test_check_tells_what_is_measured_and_that_all_is_well(tmp_path: Path, broker: Server) -> None:
-    """One line for each thing: gateway, certificate, clock, access, what is measured by whom, broker."""
+def test_check_reports_what_is_measured(tmp_path: Path, broker: Server) -> None:
+    """One line each: gateway, certificate, clock, authentication, each kind with its source, broker."""
     with simulator(tmp_path) as simulated:
         settings = {"ENVOY_TOKEN": simulated.token(), "MQTT_PORT": str(broker.port)}
         ended = once(tmp_path, simulated.envoy_url, "--check", **settings)
@@ -327,20 +396,21 @@ def test_check_tells_what_is_measured_and_that_all_is_well(tmp_path: Path, broke
         f"gateway {simulated.serial}: found at {simulated.envoy_url}",
         "certificate: SHA-256",
         "clock: agrees",
-        "access: it accepts ENVOY_TOKEN",
+        "authentication: the gateway accepts ENVOY_TOKEN",
         "production: measured by the meter",
         "battery: not measured",
         "inverter: measured, 12 of them",
         "meters: net-consumption, production",
-        f"broker localhost:{broker.port}: takes",
+        f"broker localhost:{broker.port}: accepts",
     ):
         assert any(text in line for line in lines), text
 
 
-def test_check_tells_what_fails_and_what_to_do(tmp_path: Path) -> None:
-    """A refused token, and a broker that is not there."""
+def test_check_reports_what_fails_and_what_to_do(tmp_path: Path) -> None:
+    """A rejected token, and a broker that does not respond."""
     with simulator(tmp_path) as simulated:
-        ended = once(tmp_path, simulated.envoy_url, "--check", ENVOY_TOKEN="not.a.token")
+        rejected = with_wrong_signature(simulated.token())
+        ended = once(tmp_path, simulated.envoy_url, "--check", ENVOY_TOKEN=rejected)
 
     assert ended.returncode == 1
     failed = [line for line in ended.stdout.splitlines() if line.startswith("FAILED")]

@@ -1,6 +1,7 @@
-"""pyenphase, the library behind Home Assistant, as the judge: the same numbers, but where it is known to be wrong."""
+"""The numbers of pyenphase, the library behind Home Assistant: the same, except where it is known to be wrong."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,23 +10,24 @@ from pyenphase import Envoy as PyenphaseEnvoy
 from pyenphase import EnvoyData
 
 from services.poller.certificates import PinStore
-from services.poller.envoy import Envoy
-from services.poller.reader import GatewayReader
+from services.poller.once import read_once
+from services.poller.session import Session
 from services.poller.settings import EnvoySettings
 from services.simulator.simulator import Simulator
 from shared.readings import Reading
+from shared.settings import MqttSettings
 from tests.programs import simulator
 from tests.recordings import NAMES, RECORDINGS
 
 Numbers = dict[str, float | None]
 
 WRAPPED = "the inverters' sum wraps at 2^32 J below firmware 8, so it is no lifetime"
-SWITCHED_OFF = "pyenphase takes it from a meter that is switched off"
-LIFETIME = "it is the lifetime before today, no week"
-TOO_LITTLE = "seven days of a house are less than its today: the count is broken"
-NOTHING = "zero beside a lifetime: it does not count"
+DISABLED = "pyenphase takes it from a disabled meter"
+LIFETIME = "it is the lifetime before today"
+TOO_LOW = "the counter of seven days is below that of today"
+NOTHING = "it stays at zero while the lifetime grows"
 AC_BATTERY = "an AC Battery is no inverter"
-ONE_PATH = "pyenphase asks only paths that this firmware refuses or this recording lacks"
+ONE_PATH = "pyenphase fetches only paths that this firmware rejects or this recording lacks"
 
 DELIBERATE: dict[str, dict[str, str]] = {
     "4.10.35": {
@@ -36,18 +38,18 @@ DELIBERATE: dict[str, dict[str, str]] = {
     },
     "7.3.466_metered_disabled_cts": {
         "production.energy_lifetime_wh": WRAPPED,
-        "energy.production_today_wh": SWITCHED_OFF,
-        "energy.production_last_7_days_wh": SWITCHED_OFF,
+        "energy.production_today_wh": DISABLED,
+        "energy.production_last_7_days_wh": DISABLED,
     },
-    "7.6.175_with_cts": {"energy.consumption_last_7_days_wh": TOO_LITTLE},
-    "7.6.185_with_cts_and_battery_3t": {"energy.consumption_last_7_days_wh": TOO_LITTLE},
+    "7.6.175_with_cts": {"energy.consumption_last_7_days_wh": TOO_LOW},
+    "7.6.185_with_cts_and_battery_3t": {"energy.consumption_last_7_days_wh": TOO_LOW},
     "8.2.4286_with_3cts_and_battery_split": {
         "energy.production_last_7_days_wh": LIFETIME,
         "energy.consumption_today_wh": NOTHING,
         "energy.consumption_last_7_days_wh": NOTHING,
     },
     "8.2.4382_ACB": {
-        "energy.consumption_last_7_days_wh": TOO_LITTLE,
+        "energy.consumption_last_7_days_wh": TOO_LOW,
         **{
             f"inverter/{serial}.{field}": AC_BATTERY
             for serial in ("122175278843", "122232250088", "122029463357")
@@ -55,11 +57,11 @@ DELIBERATE: dict[str, dict[str, str]] = {
         },
     },
 }
-"""All numbers of the thirteen recordings that are deliberately not pyenphase's, and why."""
+"""All numbers of the recordings that are deliberately not pyenphase's, and why."""
 
 
-async def ask_pyenphase(roof: Simulator) -> EnvoyData:
-    """Return what pyenphase makes of the gateway."""
+async def read_with_pyenphase(roof: Simulator) -> EnvoyData:
+    """Return what pyenphase reads."""
     scheme, _, host = roof.envoy_url.partition("://")
     envoy = PyenphaseEnvoy(host)
     try:
@@ -72,24 +74,23 @@ async def ask_pyenphase(roof: Simulator) -> EnvoyData:
         await envoy.close()
 
 
-def ask_poller(roof: Simulator, state: Path) -> list[Reading]:
-    """Return what the poller makes of it."""
-    envoy = Envoy(EnvoySettings(host=roof.envoy_url), PinStore(state))
-    identity = envoy.find()
-    if identity.needs_token:
-        envoy.show_token(SecretStr(roof.token()))
-    else:
-        envoy.show_password(identity)
-    return GatewayReader(envoy, identity).read()
+def read_with_poller(roof: Simulator, state: Path) -> Sequence[Reading]:
+    """Return what the poller reads."""
+    token = SecretStr(roof.token()) if roof.envoy_url.startswith("https") else None
+    session = Session(EnvoySettings(host=roof.envoy_url, token=token), PinStore(state))
+    session.find()
+    result = read_once(session, MqttSettings())
+    assert result.error == ""
+    return result.readings
 
 
-def numbers_of_poller(readings: list[Reading]) -> Numbers:
+def numbers_of_poller(readings: Sequence[Reading]) -> Numbers:
     """Return all numbers of the readings, by kind and field."""
     return {f"{reading.kind}.{name}": value for reading in readings for name, value in reading.numbers().items()}
 
 
 def numbers_of_batteries(data: EnvoyData) -> Numbers:
-    """Return what pyenphase tells of the batteries; of all together what it has of AC Batteries too."""
+    """Return the batteries' numbers; those of all together include AC Batteries."""
     numbers: Numbers = {}
     for serial, power in (data.encharge_power or {}).items():
         numbers[f"battery/{serial}.power_w"] = power.real_power_mw / 1000
@@ -114,7 +115,7 @@ def numbers_of_batteries(data: EnvoyData) -> Numbers:
 
 
 def numbers_of_pyenphase(data: EnvoyData) -> Numbers:
-    """Return what pyenphase tells under the names that the poller gives it."""
+    """Return pyenphase's numbers under the poller's names."""
     numbers: Numbers = {}
     meters = {kind: meter for kind, meter in data.ctmeters.items() if meter is not None}
     for kind, meter in meters.items():
@@ -177,18 +178,16 @@ def allowance(name: str) -> float:
 
 
 NOT_PYENPHASES = ("apparent_power_va", "reactive_power_var", "import_power_w", "export_power_w")
-"""What pyenphase does not tell, or what is half of what it tells."""
+"""What pyenphase does not have, or has as one number with a sign."""
 
 
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recorded_gateway_gives_pyenphases_numbers_but_for_the_deliberate_differences(
-    name: str, tmp_path: Path
-) -> None:
-    """Every number that either tells is the other's, to the watt that pyenphase rounds to, or stands in the table."""
+def test_a_recorded_gateway_gives_the_numbers_of_pyenphase(name: str, tmp_path: Path) -> None:
+    """Every number of either is the other's, to the watt that pyenphase rounds to, or is a deliberate difference."""
     with simulator(tmp_path, recording=RECORDINGS / name) as roof:
-        theirs = numbers_of_pyenphase(asyncio.run(ask_pyenphase(roof)))
-        ours = numbers_of_poller(ask_poller(roof, tmp_path))
+        theirs = numbers_of_pyenphase(asyncio.run(read_with_pyenphase(roof)))
+        ours = numbers_of_poller(read_with_poller(roof, tmp_path))
 
     different = {
         name: (ours.get(name), theirs.get(name))

@@ -1,6 +1,5 @@
-"""What poller promises while it runs, with a real Mosquitto and a simulated gateway."""
+"""What poller guarantees while it runs, with a real Mosquitto and a simulated gateway."""
 
-import base64
 import json
 import threading
 import time
@@ -11,71 +10,73 @@ import pytest
 
 from services.simulator.faults import parse_fault
 from services.simulator.simulator import Simulator
-from shared.messages import TokenMessage, TokenRequest
+from shared.messages import TokenRequest
 from shared.mqtt import Connection, Message, Subscription
 from shared.settings import MqttSettings
+from shared.tokens import Token
 from tests.conftest import Server
 from tests.programs import Program, wait_until
+from tests.tokens import unsigned_token, with_wrong_signature
 
 Settings = Callable[[str], MqttSettings]
 
 
-class House:
-    """Somebody in the house who hears everything, and can play the token broker."""
+class Subscriber:
+    """Receives every message, and publishes tokens as token_broker does."""
 
     def __init__(self, connection: Connection, roof: Simulator) -> None:
         self._connection = connection
         self._roof = roof
-        self.heard: list[Message] = []
+        self.received: list[Message] = []
 
-    def listen(self) -> None:
-        """Take in what has arrived."""
+    def receive(self) -> None:
+        """Take what has arrived."""
         while (message := self._connection.receive(0.02)) is not None:
             if isinstance(message, Message):
                 self._connection.acknowledge(message)
-                self.heard.append(message)
+                self.received.append(message)
 
     def on(self, topic: str) -> list[Message]:
-        """Return what was heard on a topic below the gateway's."""
-        self.listen()
-        return [message for message in self.heard if message.topic == f"enphase/{self._roof.serial}/{topic}"]
+        """Return what was received on a topic of the gateway."""
+        self.receive()
+        return [message for message in self.received if message.topic == f"enphase/{self._roof.serial}/{topic}"]
 
-    def hear(self, topic: str, payload: bytes | None = None) -> Message:
+    def below(self, topic: str) -> list[Message]:
+        """Return what was received on all topics of the gateway that begin so."""
+        self.receive()
+        return [message for message in self.received if f"/{topic}" in message.topic]
+
+    def wait_for(self, topic: str, payload: bytes | None = None) -> Message:
         """Return the newest message on a topic, or the newest with a payload, waiting for it."""
         wanted = lambda: [m for m in self.on(topic) if payload in (None, m.payload)]  # noqa: E731
         return wait_until(wanted, f"{payload!r} on {topic}")[-1]
 
-    def give_token(self, text: str) -> None:
+    def wait_for_rejection(self) -> None:
+        """Wait until the poller requests another token."""
+        wait_until(lambda: any(b"rejected" in m.payload for m in self.on("token/request")), "the request")
+
+    def publish_token(self, text: str) -> None:
         """Publish a token for the gateway."""
         now = int(time.time())
-        message = TokenMessage.model_validate_json(
-            json.dumps(
-                {
-                    "token": text,
-                    "serial": self._roof.serial,
-                    "kind": "owner",
-                    "issued_at": now,
-                    "expires_at": now + 10_000,
-                }
-            )
-        )
+        fields = {"token": text, "serial": self._roof.serial, "kind": "owner", "issued_at": now}
+        token = Token.model_validate_json(json.dumps(fields | {"expires_at": now + 10_000}))
         topic = self._connection.topics.token(self._roof.serial)
-        self._connection.publish(topic, message.to_json(), retain=True)
+        self._connection.publish(topic, token.to_json(), retain=True)
 
 
 @pytest.fixture
-def house(mqtt: Settings, roof: Simulator) -> Iterator[House]:
-    """Yield somebody in the house."""
+def subscriber(mqtt: Settings, roof: Simulator) -> Iterator[Subscriber]:
+    """Yield a subscriber to everything."""
     with Connection(
-        mqtt("house"), stop=threading.Event(), subscriptions=[Subscription("enphase/#")], persistent_session=False
+        mqtt("subscriber"), stop=threading.Event(), subscriptions=[Subscription("enphase/#")], persistent_session=False
     ) as connection:
         assert connection.wait_until_connected(10)
-        yield House(connection, roof)
+        yield Subscriber(connection, roof)
 
 
 @pytest.fixture
 def poller(broker: Server, roof: Simulator, tmp_path: Path) -> Iterator[Program]:
-    """Yield a running poller that asks every second."""
+    """Yield a running poller that polls every second."""
     environment = {
         "MQTT_PORT": str(broker.port),
         "ENVOY_HOST": roof.envoy_url,
@@ -88,192 +89,224 @@ def poller(broker: Server, roof: Simulator, tmp_path: Path) -> Iterator[Program]
         yield poller
 
 
-def test_a_poller_without_a_token_asks_for_one_and_then_reads(house: House, poller: Program, roof: Simulator) -> None:
-    """It says what it waits for; with the token, info, status and every kind of reading appear, retained."""
-    request = TokenRequest.from_json(house.hear("token/request").payload)
+def requests_of(roof: Simulator, path: str | None = None, status: int | None = None) -> list[dict[str, object]]:
+    """Return what the gateway was requested, with its responses."""
+    served = roof.ledger.served(server="envoy") if path is None else roof.ledger.served(server="envoy", path=path)
+    return [response for response in served if status in (None, response["status"])]
 
-    house.give_token(roof.token())
+
+def test_a_poller_without_a_token_requests_one_and_then_reads(
+    subscriber: Subscriber, poller: Program, roof: Simulator
+) -> None:
+    """The log says what it waits for; with the token, info, status and every kind of reading are published."""
+    request = TokenRequest.from_json(subscriber.wait_for("token/request").payload)
+
+    subscriber.publish_token(roof.token())
 
     for topic in ("readings/production", "readings/consumption", "readings/grid", "readings/meter/production"):
-        house.hear(topic)
-    house.hear("status", b"online")
-    info = json.loads(house.hear("info").payload)
+        subscriber.wait_for(topic)
+    subscriber.wait_for("status", b"online")
+    info = json.loads(subscriber.wait_for("info").payload)
     assert request.reason == "missing"
     assert "waiting for a token" in poller.output
     assert info["serial"] == roof.serial
-    assert info["sources"] == ["production=meter", "consumption=meter", "grid=meter"]
-    assert sum("/readings/inverter/" in message.topic for message in house.heard) == 12
+    sources = ["production=meter", "consumption=meter", "grid=meter"]
+    wait_until(lambda: json.loads(subscriber.wait_for("info").payload)["sources"] == sources, "the sources in info")
+    wait_until(lambda: len(subscriber.below("readings/inverter/")) == 12, "each inverter once")
 
 
-def test_readings_move_forward_in_time_and_inverters_are_told_once(
-    house: House, poller: Program, roof: Simulator
+def test_times_move_forward_and_an_inverters_report_is_published_once(
+    subscriber: Subscriber, poller: Program, roof: Simulator
 ) -> None:
     """Each kind's timestamps only grow, and an inverter that has not reported again is not repeated."""
-    house.give_token(roof.token())
+    subscriber.publish_token(roof.token())
 
-    wait_until(lambda: len(house.on("readings/grid")) >= 4, "four readings of the grid")
+    wait_until(lambda: len(subscriber.on("readings/grid")) >= 4, "four readings of the grid")
 
     by_topic: dict[str, list[int]] = {}
-    for message in house.heard:
+    for message in subscriber.received:
         if "/readings/" in message.topic:
             by_topic.setdefault(message.topic, []).append(json.loads(message.payload)["timestamp"])
     assert all(times == sorted(set(times)) for times in by_topic.values())
     assert {len(times) for topic, times in by_topic.items() if "/inverter/" in topic} == {1}
 
 
-def test_what_is_published_is_what_the_gateway_served(house: House, poller: Program, roof: Simulator) -> None:
-    """Power and energy of the grid arrive as the net-consumption meter gave them, at its time."""
-    house.give_token(roof.token())
-    wait_until(lambda: len(house.on("readings/grid")) >= 3, "three readings of the grid")
+def test_the_published_numbers_are_those_that_the_gateway_served(
+    subscriber: Subscriber, poller: Program, roof: Simulator
+) -> None:
+    """Power and energy of the grid are the net-consumption meter's, at its time."""
+    subscriber.publish_token(roof.token())
+    wait_until(lambda: len(subscriber.on("readings/grid")) >= 3, "three readings of the grid")
 
     served = {}
-    for answer in roof.ledger.served(server="envoy", path="/ivp/meters/readings"):
-        _production, net = json.loads(str(answer["body"]))[:2]
+    for response in requests_of(roof, "/ivp/meters/readings"):
+        _production, net = json.loads(str(response["body"]))[:2]
         served[net["timestamp"]] = (net["activePower"], net["actEnergyDlvd"], net["actEnergyRcvd"])
-    for message in house.on("readings/grid"):
+    for message in subscriber.on("readings/grid"):
         grid = json.loads(message.payload)
-        told = (grid["power_w"], grid["import_lifetime_wh"], grid["export_lifetime_wh"])
-        assert told == served[grid["timestamp"]]
+        published = (grid["power_w"], grid["import_lifetime_wh"], grid["export_lifetime_wh"])
+        assert published == served[grid["timestamp"]]
 
 
-def test_a_rejected_token_is_told_once_and_a_new_one_is_taken_up(
-    house: House, poller: Program, roof: Simulator
+def test_a_rejected_token_is_requested_once_and_a_new_one_is_used(
+    subscriber: Subscriber, poller: Program, roof: Simulator
 ) -> None:
-    """The poller does not hammer with a token that was refused; it asks for another and goes on with that."""
-    house.give_token("refused")
-    wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
-    asked_before = len(roof.ledger.served(server="envoy"))
+    """A token that was rejected is not sent again and again."""
+    subscriber.publish_token(with_wrong_signature(roof.token()))
+    subscriber.wait_for_rejection()
 
-    house.give_token(roof.token())
+    subscriber.publish_token(roof.token())
 
-    house.hear("readings/grid")
-    requests = [TokenRequest.from_json(message.payload).reason for message in house.on("token/request")]
-    refused = [answer for answer in roof.ledger.served(server="envoy")[:asked_before] if answer["status"] == 401]
-    assert requests.count("rejected") == 1
-    assert len(refused) <= 4
+    subscriber.wait_for("readings/grid")
+    reasons = [TokenRequest.from_json(message.payload).reason for message in subscriber.on("token/request")]
+    assert reasons.count("rejected") == 1
+    assert len(requests_of(roof, status=401)) <= 4
 
 
-def test_a_rejected_token_by_hand_gives_way_to_the_brokers(
-    house: House, broker: Server, roof: Simulator, tmp_path: Path
+def test_a_rejected_envoy_token_gives_way_to_the_brokers(
+    subscriber: Subscriber, broker: Server, roof: Simulator, tmp_path: Path
 ) -> None:
-    """ENVOY_TOKEN is refused, which is told once; the broker's opens, and stays the one that is shown."""
+    """The rejection is logged once; the broker's token is accepted and stays in use."""
     environment = {
         "MQTT_PORT": str(broker.port),
         "ENVOY_HOST": roof.envoy_url,
-        "ENVOY_TOKEN": "refused",
+        "ENVOY_TOKEN": with_wrong_signature(roof.token()),
         "STATE_DIR": str(tmp_path),
         "POLL_INTERVAL_S": "1",
     }
     with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment) as poller:
-        wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
-        house.give_token(roof.token())
-        house.hear("readings/grid")
+        subscriber.wait_for_rejection()
+        subscriber.publish_token(roof.token())
+        subscriber.wait_for("readings/grid")
         roof.faults.add(parse_fault("reset:server=envoy:count=2"))
-        wait_until(lambda: not roof.faults.all(), "the fault is over")
-        house.listen()
-        house.heard.clear()
-        house.hear("readings/grid")
+        wait_until(lambda: not roof.faults.all(), "the end of the fault")
+        subscriber.receive()
+        subscriber.received.clear()
+        subscriber.wait_for("readings/grid")
 
-    assert poller.output.count("does not accept ENVOY_TOKEN") == 1
-    assert "rejected" not in str([message.payload for message in house.on("token/request")])
+    assert poller.output.count("rejected ENVOY_TOKEN") == 1
+    assert "rejected" not in str([message.payload for message in subscriber.on("token/request")])
 
 
-def test_a_rejected_token_that_is_given_again_is_not_shown_again(
-    house: House, poller: Program, roof: Simulator
+def test_an_envoy_token_for_another_gateway_is_never_sent(
+    subscriber: Subscriber, broker: Server, roof: Simulator, tmp_path: Path
 ) -> None:
-    """A broker that answers each request with the token that was refused makes no storm."""
-    house.give_token("refused")
+    """The log says why, a token is requested, and the broker's is used."""
+    environment = {
+        "MQTT_PORT": str(broker.port),
+        "ENVOY_HOST": roof.envoy_url,
+        "ENVOY_TOKEN": unsigned_token("122000000099"),
+        "STATE_DIR": str(tmp_path),
+        "POLL_INTERVAL_S": "1",
+    }
+    with Program.python("services.poller", log=tmp_path / "poller.log", environment=environment) as poller:
+        request = TokenRequest.from_json(subscriber.wait_for("token/request").payload)
+        subscriber.publish_token(roof.token())
+        subscriber.wait_for("readings/grid")
+
+    assert request.reason == "missing"
+    assert "ENVOY_TOKEN cannot be used for it" in poller.output
+    assert requests_of(roof, status=401) == []
+
+
+def test_a_rejected_token_that_is_published_again_is_not_sent_again(
+    subscriber: Subscriber, poller: Program, roof: Simulator
+) -> None:
+    """A broker that responds to each request with the rejected token makes no storm."""
+    rejected = with_wrong_signature(roof.token())
+    subscriber.publish_token(rejected)
     for again in range(3):
-        wait_until(lambda: "rejected" in str([m.payload for m in house.on("token/request")]), "the request")
-        house.give_token("refused")
-        wait_until(lambda seen=again: len(house.on("token")) >= seen + 2, "the token once more")  # type: ignore[misc]
-    house.give_token(roof.token())
+        subscriber.wait_for_rejection()
+        subscriber.publish_token(rejected)
+        wait_until(lambda seen=again: len(subscriber.on("token")) >= seen + 2, "the token once more")  # type: ignore[misc]
+    subscriber.publish_token(roof.token())
 
-    house.hear("readings/grid")
-    requests = [TokenRequest.from_json(message.payload).reason for message in house.on("token/request")]
-    refused = [answer for answer in roof.ledger.served(server="envoy") if answer["status"] == 401]
-    assert requests.count("rejected") == 1
-    assert len(refused) <= 4
+    subscriber.wait_for("readings/grid")
+    reasons = [TokenRequest.from_json(message.payload).reason for message in subscriber.on("token/request")]
+    assert reasons.count("rejected") == 1
+    assert len(requests_of(roof, status=401)) <= 4
 
 
-def test_what_is_no_token_does_not_replace_a_good_one(house: House, poller: Program, roof: Simulator) -> None:
-    """Garbage, a signature by nobody, another gateway's token: the good one goes on, and no other is asked for."""
-    house.give_token(roof.token())
-    house.hear("readings/grid")
-    before = len(house.on("token"))
+def test_an_invalid_token_does_not_replace_a_good_one(subscriber: Subscriber, poller: Program, roof: Simulator) -> None:
+    """Garbage, no signature, another gateway's token: the good one stays in use, and none is requested."""
+    subscriber.publish_token(roof.token())
+    subscriber.wait_for("readings/grid")
+    before = len(subscriber.on("token"))
     header, claims, signature = roof.token().split(".")
-    unsigned = base64.urlsafe_b64encode(b'{"alg":"none"}').decode().rstrip("=")
-    others = base64.urlsafe_b64encode(b'{"aud":"122000000099"}').decode().rstrip("=")
-    for text in ("garbage", "a.b.c", f"{unsigned}.{claims}.", f"{header}.{others}.{signature}"):
-        house.give_token(text)
-    wait_until(lambda: len(house.on("token")) >= before + 4, "the tokens")
-    seen = len(house.on("readings/grid"))
+    unsigned = unsigned_token(roof.serial).split(".")[0]
+    others = unsigned_token("122000000099").split(".")[1]
+    for text in ("garbage", "a.b.c", f"{signature}.{claims}.{signature}", f"{header}.{others}.{unsigned}"):
+        subscriber.publish_token(text)
+    wait_until(lambda: len(subscriber.on("token")) >= before + 4, "the tokens")
+    seen = len(subscriber.on("readings/grid"))
 
-    wait_until(lambda: len(house.on("readings/grid")) >= seen + 3, "readings as before")
+    wait_until(lambda: len(subscriber.on("readings/grid")) >= seen + 3, "readings as before")
 
-    assert not [m for m in house.on("token/request") if b"rejected" in m.payload]
-    assert not [answer for answer in roof.ledger.served(server="envoy") if answer["status"] == 401]
+    assert not [m for m in subscriber.on("token/request") if b"rejected" in m.payload]
+    assert requests_of(roof, status=401) == []
 
 
 @pytest.mark.parametrize("fault", ["html", "truncated", "503:retry_after_s=1", "reset", "endless"])
-def test_bad_answers_are_survived_without_a_stack_trace(
-    fault: str, house: House, poller: Program, roof: Simulator
+def test_readings_resume_by_themselves_after_bad_responses(
+    fault: str, subscriber: Subscriber, poller: Program, roof: Simulator
 ) -> None:
-    """Whatever the gateway answers for a while, readings go on afterwards by themselves."""
-    house.give_token(roof.token())
-    house.hear("readings/grid")
+    """Whatever the gateway sends for a while, without a stack trace."""
+    subscriber.publish_token(roof.token())
+    subscriber.wait_for("readings/grid")
 
     roof.faults.add(parse_fault(f"{fault}:server=envoy:count=2"))
-    wait_until(lambda: not roof.faults.all(), "the fault is over")
-    house.listen()
-    house.heard.clear()
+    wait_until(lambda: not roof.faults.all(), "the end of the fault")
+    subscriber.receive()
+    subscriber.received.clear()
 
-    house.hear("readings/grid")
+    subscriber.wait_for("readings/grid")
     assert "Traceback" not in poller.output
 
 
-def test_a_gateway_that_goes_away_is_told_offline_and_online_again(
-    house: House, poller: Program, roof: Simulator
-) -> None:
-    """The status follows the gateway, each way told once."""
-    house.give_token(roof.token())
-    house.hear("status", b"online")
+def test_the_status_follows_the_gateway(subscriber: Subscriber, poller: Program, roof: Simulator) -> None:
+    """Offline once when it is busy, online once when it responds again."""
+    subscriber.publish_token(roof.token())
+    subscriber.wait_for("status", b"online")
 
     roof.faults.add(parse_fault("503:server=envoy:retry_after_s=1:count=2"))
 
-    house.hear("status", b"offline")
-    wait_until(lambda: house.on("status")[-1].payload == b"online", "online again")
-    assert [message.payload for message in house.on("status")] == [b"online", b"offline", b"online"]
+    subscriber.wait_for("status", b"offline")
+    wait_until(lambda: subscriber.on("status")[-1].payload == b"online", "online again")
+    assert [message.payload for message in subscriber.on("status")] == [b"online", b"offline", b"online"]
 
 
-def test_a_broker_that_restarts_hears_everything_taken_meanwhile(
-    broker: Server, mqtt: Settings, poller: Program, roof: Simulator, house: House
+def test_readings_taken_while_the_broker_is_down_are_published_when_it_is_back(
+    broker: Server, mqtt: Settings, poller: Program, roof: Simulator, subscriber: Subscriber
 ) -> None:
-    """Polls go on while the broker is dead, and their readings arrive when it lives."""
-    house.give_token(roof.token())
-    house.hear("readings/grid")
+    """Polls go on meanwhile."""
+    subscriber.publish_token(roof.token())
+    subscriber.wait_for("readings/grid")
     broker.kill()
-    polls = len(roof.ledger.served(server="envoy", path="/ivp/meters/readings"))
-    wait_until(lambda: len(roof.ledger.served(server="envoy", path="/ivp/meters/readings")) > polls + 2, "polls go on")
-    killed_at = json.loads(house.on("readings/grid")[-1].payload)["timestamp"]
+    polls = len(requests_of(roof, "/ivp/meters/readings"))
+    wait_until(lambda: len(requests_of(roof, "/ivp/meters/readings")) > polls + 2, "polls go on")
+    killed_at = json.loads(subscriber.on("readings/grid")[-1].payload)["timestamp"]
 
     broker.start()
 
     newest = wait_until(
-        lambda: [m for m in house.on("readings/grid") if json.loads(m.payload)["timestamp"] > killed_at + 2], "readings"
+        lambda: [m for m in subscriber.on("readings/grid") if json.loads(m.payload)["timestamp"] > killed_at + 2],
+        "readings",
     )
     assert newest
 
 
-def test_told_to_stop_the_poller_says_offline_and_ends_with_0(house: House, poller: Program, roof: Simulator) -> None:
-    """SIGTERM ends it cleanly."""
-    house.give_token(roof.token())
-    house.hear("readings/grid")
+def test_a_stopped_poller_publishes_offline_and_exits_with_0(
+    subscriber: Subscriber, poller: Program, roof: Simulator
+) -> None:
+    """SIGTERM is enough."""
+    subscriber.publish_token(roof.token())
+    subscriber.wait_for("readings/grid")
 
     assert poller.stop(deadline_s=10) == 0
 
-    def said_offline() -> bool:
-        house.listen()
-        return house.heard[-1].topic == "enphase/services/poller/status" and house.heard[-1].payload == b"offline"
+    def is_offline() -> bool:
+        subscriber.receive()
+        newest = subscriber.received[-1]
+        return newest.topic == "enphase/services/poller/status" and newest.payload == b"offline"
 
-    wait_until(said_offline, "offline")
+    wait_until(is_offline, "offline")

@@ -1,16 +1,26 @@
-"""A gateway that answers out of memory: what was recorded of a real one, or served by the simulator once."""
+"""A gateway whose responses are in memory: recorded from a gateway, or served once by the simulator."""
 
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from services.poller.certificates import PinStore
-from services.poller.envoy import EndpointMissing, Envoy, GatewayUnavailable, TokenRejected
-from services.poller.settings import EnvoySettings
+from services.poller.agenda import Agenda
+from services.poller.clock import GatewayClock
+from services.poller.envoy import Envoy
+from services.poller.identity import parse_info
+from services.poller.reader import GatewayReader
+from services.poller.settings import PollSettings
 from services.simulator.answer import Request
 from services.simulator.envoy_answers import envoy_answer
 from services.simulator.recording import read_recording
 from services.simulator.simulator import Simulator
 from shared.http import Response
+
+Responses = dict[str, tuple[int, bytes]]
+"""Status and body by path."""
+
+METER_TIME = re.compile(rb'("(?:timestamp|readingTime)":\s*)([1-9]\d{0,9})\b')
 
 PATHS = (
     "/info",
@@ -28,39 +38,49 @@ PATHS = (
 )
 
 
-class RememberedEnvoy(Envoy):
-    """An Envoy whose answers are in memory; all that is done with an answer is the real one's."""
+class RecordedEnvoy(Envoy):
+    """An Envoy without a network; what it does with a response is the real one's."""
 
-    def __init__(self, answers: Mapping[str, tuple[int, bytes]]) -> None:
-        super().__init__(EnvoySettings(host="http://remembered"), PinStore(Path("nowhere")))
-        self.answers = dict(answers)
-        self.asked: list[str] = []
+    def __init__(self, responses: Mapping[str, tuple[int, bytes]]) -> None:
+        super().__init__()
+        self.base_url = "http://recorded"
+        self.responses = dict(responses)
+        self.requested: list[str] = []
 
-    def _get(self, path: str, deadline_s: float) -> Response:  # noqa: ARG002 - memory is in time
-        self.asked.append(path)
-        status, body = self.answers.get(path, (404, b""))
-        if status in (401, 403):
-            raise TokenRejected(f"{path}: the gateway answers {status}")
-        if status == 503:
-            raise GatewayUnavailable(f"{path}: the gateway answers 503", retry_after_s=30)
-        if status != 200:
-            raise EndpointMissing(f"{path}: the gateway answers {status}")
-        return Response(status, {}, body)
+    def pass_time(self, seconds: int = 10) -> None:
+        """Let the times of the meters be later; those of the inverters' reports stay."""
+        self.responses = {
+            path: (status, METER_TIME.sub(lambda time: time[1] + str(int(time[2]) + seconds).encode(), body))
+            for path, (status, body) in self.responses.items()
+        }
+
+    def _get(self, path: str, timeout_s: float, *, authenticated: bool = True) -> Response:  # noqa: ARG002 - memory has no connection
+        self.requested.append(path)
+        status, body = self.responses.get(path, (404, b""))
+        response = Response(status, {}, body)
+        self._raise_for_status(path, response)
+        return response
 
 
-def recorded_answers(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return status and body of each path that a poller may ask, as recorded."""
+def new_reader(envoy: RecordedEnvoy, clock: Callable[[], float] = time.time) -> GatewayReader:
+    """Return a reader of a gateway, which has read nothing yet."""
+    identity = parse_info(envoy.responses["/info"][1], clock()).identity
+    return GatewayReader(envoy, identity, Agenda(PollSettings(), clock), GatewayClock(clock))
+
+
+def recorded_responses(folder: Path) -> Responses:
+    """Return what a recorded gateway responds to each path that a poller may fetch."""
     recording = read_recording(folder)
-    answers: dict[str, tuple[int, bytes]] = {}
+    responses: Responses = {}
     for path in PATHS:
-        answer = recording.answer(Request("GET", path))
-        answers[path] = (answer.status, answer.body)
-    return answers
+        response = recording.answer(Request("GET", path))
+        responses[path] = (response.status, response.body)
+    return responses
 
 
-def simulated_answers(roof: Simulator) -> dict[str, tuple[int, bytes]]:
-    """Return the same of a simulated gateway, as it would answer now."""
+def simulated_responses(roof: Simulator) -> Responses:
+    """Return the same of a simulated gateway, as it would respond now."""
     assert roof.gateway is not None
     model, view = roof.gateway.model, roof.gateway.view()
-    given = {path: envoy_answer(model, view, path, "") for path in PATHS}
-    return {path: (int(answer.status), answer.body) for path, answer in given.items()}
+    served = {path: envoy_answer(model, view, path, "") for path in PATHS}
+    return {path: (int(response.status), response.body) for path, response in served.items()}

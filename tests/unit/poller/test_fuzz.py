@@ -1,4 +1,4 @@
-"""Whatever a gateway answers: nothing crashes, no number is not finite, no reading is half."""
+"""Corrupt responses: nothing crashes, every number is finite, no reading is incomplete."""
 
 import json
 import math
@@ -13,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.poller.envoy import GatewayError, read_identity
-from services.poller.reader import GatewayReader
+from services.poller.errors import GatewayError
 from shared.readings import (
     Battery,
     Consumption,
@@ -30,13 +29,20 @@ from tests.gateways import Gateway
 from tests.gateways.catalog import GATEWAYS
 from tests.programs import simulator
 from tests.recordings import NAMES, RECORDINGS
-from tests.unit.poller.recorded import PATHS, RememberedEnvoy, recorded_answers, simulated_answers
+from tests.unit.poller.recorded import (
+    PATHS,
+    RecordedEnvoy,
+    Responses,
+    new_reader,
+    recorded_responses,
+    simulated_responses,
+)
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "250"))
 """For each gateway; FUZZ_EXAMPLES=2000 for a long run."""
 
 SIMULATED = ("metered-split", "unmetered")
-ASKED = tuple(path for path in PATHS if path != "/info")
+ENDPOINTS = tuple(path for path in PATHS if path != "/info")
 
 JUNK: tuple[bytes, ...] = (
     b"NaN",
@@ -79,7 +85,7 @@ MARK = "\x00here\x00"
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - JSON
-    """Yield the way to each value in a JSON document."""
+    """Yield the path to each value in a JSON document."""
     yield path
     if isinstance(tree, dict):
         for key, value in tree.items():
@@ -89,8 +95,8 @@ def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]: 
             yield from places(value, (*path, place))
 
 
-def spoiled(body: bytes, chance: random.Random) -> bytes:
-    """Return a body with something wrong in it."""
+def corrupt(body: bytes, chance: random.Random) -> bytes:
+    """Return a body with something corrupt in it."""
     way = chance.random()
     if way < 0.1:
         return chance.choice(BODIES)
@@ -104,20 +110,20 @@ def spoiled(body: bytes, chance: random.Random) -> bytes:
     except ValueError:
         return body
     for _ in range(chance.choice((1, 1, 2, 5))):
-        tree = spoiled_tree(tree, chance)
+        tree = corrupt_tree(tree, chance)
     text = json.dumps(tree)
     for number, junk in reversed(list(enumerate(JUNK))):
         text = text.replace(json.dumps(MARK + str(number)), junk.decode())
     return text.encode()
 
 
-def spoiled_tree(tree: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON
-    """Return a JSON document with a value gone, twice there, or marked to become junk."""
-    way_there = chance.choice(list(places(tree)))
+def corrupt_tree(tree: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSON
+    """Return a JSON document with a value removed, repeated, or marked to become junk."""
+    place = chance.choice(list(places(tree)))
     junk = MARK + str(chance.randrange(len(JUNK)))
-    if not way_there:
+    if not place:
         return junk
-    *before, last = way_there
+    *before, last = place
     holder = tree
     for key in before:
         holder = holder[key]
@@ -131,7 +137,7 @@ def spoiled_tree(tree: Any, chance: random.Random) -> Any:  # noqa: ANN401 - JSO
 
 
 def check(readings: list[Reading]) -> None:
-    """Hold readings to what is promised of every one."""
+    """Check what is guaranteed of every reading."""
     kinds = {reading.kind: reading for reading in readings}
     assert len(kinds) == len(readings), "one reading of each kind"
     for reading in readings:
@@ -152,40 +158,40 @@ def check(readings: list[Reading]) -> None:
         assert all(energy >= 0 for energy in energies)
 
 
-def fuzz(answers: dict[str, tuple[int, bytes]], name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Try many spoiled answers on a gateway, each on a reader that then reads good ones again."""
-    tried = published = 0
-    identity = read_identity(answers["/info"][1])
-    good = GatewayReader(RememberedEnvoy(answers), identity).read()
+def fuzz(responses: Responses, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read many corrupt responses of a gateway, each with a reader that then reads good ones again."""
+    corrupted = published = 0
+    good = new_reader(RecordedEnvoy(responses)).read()
 
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True
     )
-    @given(st.integers(0, 2**32), st.lists(st.sampled_from(ASKED), min_size=1, max_size=3))
+    @given(st.integers(0, 2**32), st.lists(st.sampled_from(ENDPOINTS), min_size=1, max_size=3))
     def read(seed: int, paths: list[str]) -> None:
-        nonlocal tried, published
+        nonlocal corrupted, published
         chance = random.Random(seed)
-        envoy = RememberedEnvoy(answers)
-        reader = GatewayReader(envoy, identity)
+        envoy = RecordedEnvoy(responses)
+        reader = new_reader(envoy)
         for path in paths:
-            envoy.answers[path] = (200, spoiled(answers[path][1], chance))
-            tried += 1
+            envoy.responses[path] = (200, corrupt(responses[path][1], chance))
+            corrupted += 1
         try:
             readings = reader.read()
         except GatewayError:
             readings = []
         check(readings)
         published += len(readings)
-        envoy.answers = dict(answers)
+        envoy.responses = dict(responses)
+        envoy.pass_time()
         check(reader.read())
 
     check(good)
     read()
 
-    assert tried >= EXAMPLES
+    assert corrupted >= EXAMPLES
     assert published > EXAMPLES / 2
     with capsys.disabled():
-        print(f"\n{name}: {tried} spoiled answers tried, {published} readings made of them")  # noqa: T201 - the count
+        print(f"\n{name}: {corrupted} corrupt responses, {published} readings of them")  # noqa: T201 - the count
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS, ids=lambda gateway: gateway.name)
@@ -193,7 +199,7 @@ def test_corrupt_responses_of_a_gateway_give_no_wrong_reading(
     gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every firmware and oddity, with fields, entries or whole responses corrupt."""
-    fuzz(recorded_answers(gateway.write(tmp_path)), gateway.name, capsys)
+    fuzz(recorded_responses(gateway.write(tmp_path)), gateway.name, capsys)
 
 
 @pytest.mark.recordings
@@ -202,14 +208,14 @@ def test_corrupt_responses_of_a_recorded_gateway_give_no_wrong_reading(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A real gateway's responses with fields, entries or whole responses corrupt."""
-    fuzz(recorded_answers(RECORDINGS / name), name, capsys)
+    fuzz(recorded_responses(RECORDINGS / name), name, capsys)
 
 
 @pytest.mark.parametrize("model", SIMULATED)
-def test_whatever_a_simulated_gateway_answers_nothing_wrong_is_made_of_it(
+def test_corrupt_responses_of_a_simulated_gateway_give_no_wrong_reading(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same with batteries, storage meter and detailed inverters."""
     with simulator(tmp_path, model=model, batteries=2 if model != "unmetered" else 0) as roof:
-        answers = simulated_answers(roof)
-    fuzz(answers, model, capsys)
+        responses = simulated_responses(roof)
+    fuzz(responses, model, capsys)

@@ -1,21 +1,21 @@
-"""Each thing that gateways tell wrongly, by itself, with the numbers of the gateway on which it was seen."""
+"""Each rule by itself, with the numbers of the gateway on which it was seen."""
 
 import pytest
 
-from services.poller import quirks
+from services.poller.interpret import quirks
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("reported", "meant"),
     [(4294967292, -4), (4294967292.0, -4.0), (7131.017, 7131.017), (-4, -4), (True, True), ("4", "4")],
 )
-def test_negative_watts_that_come_unsigned_are_negative(told: object, meant: object) -> None:
-    """-4 W is told as 4294967292; what is no number is left to whoever checks types."""
-    assert quirks.signed_power(told) == meant
+def test_negative_watts_that_come_unsigned_are_negative(reported: object, meant: object) -> None:
+    """-4 W is reported as 4294967292; what is no number is left to the validation."""
+    assert quirks.signed_power(reported) == meant
 
 
-def test_a_count_of_nothing_is_no_count() -> None:
-    """Power beside three zero energies is not believed; any energy makes it a count."""
+def test_counters_that_are_all_zero_do_not_count() -> None:
+    """Any energy makes them counters."""
     assert quirks.is_all_zero(0, 0, 0)
     assert quirks.is_all_zero(None, None, None)
     assert not quirks.is_all_zero(0, 0, 5)
@@ -30,7 +30,7 @@ def test_a_count_of_nothing_is_no_count() -> None:
         ((8, 2, 4263), True, False, False),
     ],
 )
-def test_the_gateways_count_stalls_on_metered_hardware_without_transformers(
+def test_the_gateways_counter_stalls_on_metered_hardware_without_transformers(
     version: tuple[int, ...],
     metered_hardware: bool,  # noqa: FBT001 - a table
     meters_enabled: bool,  # noqa: FBT001 - a table
@@ -38,17 +38,17 @@ def test_the_gateways_count_stalls_on_metered_hardware_without_transformers(
 ) -> None:
     """From 8.2.4264 on."""
     assert (
-        quirks.count_without_meters_stalls(version, metered_hardware=metered_hardware, meters_enabled=meters_enabled)
+        quirks.counter_stalls_without_meters(version, metered_hardware=metered_hardware, meters_enabled=meters_enabled)
         == stalls
     )
 
 
-def test_a_count_far_below_the_inverters_sum_is_none() -> None:
-    """1,583 Wh against 32 MWh; a count a little off, or above a sum that has wrapped, is one."""
-    assert quirks.is_below_the_inverters_sum(1583, 32_465_106)
-    assert not quirks.is_below_the_inverters_sum(6_139_406, 174_174)
-    assert not quirks.is_below_the_inverters_sum(133_798_553, 133_798_554)
-    assert not quirks.is_below_the_inverters_sum(5, None)
+def test_a_counter_far_below_the_inverters_sum_is_wrong() -> None:
+    """1,583 Wh for 32 MWh; one that is a little off, or above a sum that has wrapped, is right."""
+    assert quirks.is_below_inverters_sum(1583, 32_465_106)
+    assert not quirks.is_below_inverters_sum(6_139_406, 174_174)
+    assert not quirks.is_below_inverters_sum(133_798_553, 133_798_554)
+    assert not quirks.is_below_inverters_sum(5, None)
 
 
 def test_the_inverters_sum_wraps_below_firmware_8() -> None:
@@ -62,29 +62,29 @@ def test_the_inverters_sum_wraps_below_firmware_8() -> None:
     [(1_193_046, True), (5 * 1_193_046.5, True), (1_190_000, True), (50, False), (900_000, False)],
 )
 def test_a_fall_by_multiples_of_a_wrap_is_a_wrap(fall_wh: float, wrapped: bool) -> None:  # noqa: FBT001 - a table
-    """Other falls are a gateway that began again."""
+    """Other falls are a counter that was reset."""
     assert quirks.is_wrap(fall_wh) == wrapped
 
 
-def test_net_in_the_place_of_total_is_recognised() -> None:
-    """Only where something was counted: two zeros are equal rightly."""
-    assert quirks.total_is_net(14_405_465.0, 14_405_465.0)
-    assert not quirks.total_is_net(0.0, 0.0)
-    assert not quirks.total_is_net(None, None)
-    assert not quirks.total_is_net(26335790.411, 16908208.46)
+def test_a_total_that_is_a_copy_of_net_is_recognized() -> None:
+    """Only where something was counted: two zeros are rightly equal."""
+    assert quirks.total_equals_net(14_405_465.0, 14_405_465.0)
+    assert not quirks.total_equals_net(0.0, 0.0)
+    assert not quirks.total_equals_net(None, None)
+    assert not quirks.total_equals_net(26335790.411, 16908208.46)
 
 
-def test_a_day_that_counts_the_lifetime_is_none() -> None:
+def test_a_day_that_is_a_copy_of_the_lifetime_is_recognized() -> None:
     """As with disabled meters on 7.3.130."""
-    assert quirks.counts_the_lifetime(4545909.217, 4545909.217)
-    assert not quirks.counts_the_lifetime(7412.411, 26335790.411)
-    assert not quirks.counts_the_lifetime(0, 0)
+    assert quirks.equals_lifetime(4545909.217, 4545909.217)
+    assert not quirks.equals_lifetime(7412.411, 26335790.411)
+    assert not quirks.equals_lifetime(0, 0)
 
 
-def test_a_day_and_a_week_of_zero_beside_a_lifetime_count_nothing() -> None:
+def test_a_day_and_a_week_of_zero_do_not_count_where_there_is_a_lifetime() -> None:
     """The consumption of 8.2.4286."""
-    assert quirks.counts_nothing(0.0, 0.0, 15113474.057)
-    assert not quirks.counts_nothing(0.0, 73002.0, 2432969.0)
+    assert quirks.does_not_count(0.0, 0.0, 15113474.057)
+    assert not quirks.does_not_count(0.0, 73002.0, 2432969.0)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_a_day_and_a_week_of_zero_beside_a_lifetime_count_nothing() -> None:
         (73002.956, None, 2432969.956, False),
     ],
 )
-def test_a_week_that_is_known_to_be_wrong_is_recognised(
+def test_a_week_that_is_known_to_be_wrong_is_recognized(
     week_wh: float,
     today_wh: float | None,
     lifetime_wh: float,
     wrong: bool,  # noqa: FBT001 - a table
 ) -> None:
-    """The rest is believed."""
+    """Others are used."""
     assert quirks.last_7_days_are_wrong(week_wh, today_wh, lifetime_wh) == wrong
 
 
@@ -112,8 +112,8 @@ def test_only_device_type_11_is_an_ac_battery() -> None:
     assert [quirks.is_ac_battery(kind) for kind in (11, 1, None)] == [True, False, False]
 
 
-def test_a_count_of_hours_ago_or_of_no_time_is_stale() -> None:
-    """The AC Batteries of 8.2.4382 told their power 41 hours ago."""
+def test_a_value_of_hours_ago_or_without_a_time_is_stale() -> None:
+    """The AC Batteries of 8.2.4382 reported their power 41 hours ago."""
     assert quirks.is_stale(1731943992, 1732092958)
     assert quirks.is_stale(0, 1732092958)
     assert not quirks.is_stale(1732092900, 1732092958)
@@ -134,9 +134,9 @@ def test_a_storage_phase_that_is_missing_in_the_total_is_found(
     version: tuple[int, ...], energies_wh: list[tuple[float | None, float | None]], lost: int | None
 ) -> None:
     """One phase all zero, the total equal to the other."""
-    assert quirks.storage_lost_a_phase(version, energies_wh) == lost
+    assert quirks.missing_storage_phase(version, energies_wh) == lost
 
 
-def test_no_grid_has_no_frequency() -> None:
-    """The backfeed meter of 8.3.1598 tells 0.0 Hz."""
-    assert [quirks.frequency_is_missing(told) for told in (0.0, 60.0, None)] == [True, False, False]
+def test_a_frequency_of_zero_was_not_measured() -> None:
+    """The backfeed meter of 8.3.1598 reports 0.0 Hz."""
+    assert [quirks.frequency_is_missing(reported) for reported in (0.0, 60.0, None)] == [True, False, False]

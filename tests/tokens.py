@@ -1,0 +1,31 @@
+"""Tokens that a gateway rejects although they look valid."""
+
+import base64
+import json
+import time
+
+HOUR_S = 3600
+
+
+def with_wrong_signature(token: str) -> str:
+    """Return a token for the same gateway that nobody has signed."""
+    signed, _, signature = token.rpartition(".")
+    return f"{signed}.{signature[::-1]}"
+
+
+def unsigned_token(serial: str) -> str:
+    """Return a token for a gateway that accepts any."""
+    now = int(time.time())
+    header: dict[str, object] = {"alg": "ES256", "typ": "JWT"}
+    claims: dict[str, object] = {
+        "aud": serial,
+        "iss": "Entrez",
+        "enphaseUser": "owner",
+        "exp": now + HOUR_S,
+        "iat": now,
+    }
+    return f"{_encode(header)}.{_encode(claims)}.c2lnbmF0dXJl"
+
+
+def _encode(part: dict[str, object]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")

@@ -3,6 +3,7 @@
 Needs the stack with a house, such as ``docker compose --profile demo up -d``.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from shared.settings import MqttSettings
 
 MEGABYTE = 1_000_000
 COMPOSE = ["docker", "compose"]
-IMAGES = ("python:3.13-slim", "enphase-pipeline")
+IMAGES = ("python:3.13-slim", os.environ.get("PIPELINE_IMAGE", "enphase-pipeline"))
 
 
 def main() -> None:

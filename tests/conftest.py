@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from services.simulator.simulator import Simulator
 from shared.mqtt import Connection, Subscription
 from shared.settings import MqttSettings
+from tests.leftovers import LeftoversPlugin
 from tests.needs import NeedsPlugin
 from tests.programs import HOST, Program, free_port, listening, simulator, wait_until
 
@@ -30,8 +31,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Select tests by what this machine has."""
+    """Select tests by what this machine has, and check that they leave nothing behind."""
     config.pluginmanager.register(NeedsPlugin(config))
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LeftoversPlugin())
 
 
 class Server(Program):

@@ -1,7 +1,9 @@
 """The compose stack, unmodified, for the tests of this folder."""
 
 import os
+import secrets
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,12 +55,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image() -> Iterator[str]:
+    """Yield the name of the image that the tests build, and remove it afterwards; a running stack keeps its own."""
+    name = f"enphase-pipeline-test:{secrets.token_hex(4)}"
+    yield name
+    subprocess.run(["docker", "image", "rm", "--force", name], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def settings_file(tmp_path_factory: pytest.TempPathFactory, image: str) -> Path:
     """Return what takes the place of .env."""
     # Chosen here, because Docker chooses another port whenever it restarts a container.
     published = {name: f"{HOST}:{free_port()}" for name in PUBLISHED}
+    settings = SETTINGS | published | {"PIPELINE_IMAGE": image}
     file = tmp_path_factory.mktemp("stack") / "env"
-    file.write_text("".join(f"{name}={value}\n" for name, value in (SETTINGS | published).items()))
+    file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     return file
 
 

@@ -163,7 +163,7 @@ def running(state: Path, timezone: str | None) -> Iterator[Graphite]:
             wait_until(partial(graphite.has, last_sent), f"Carbon has written: {last_sent}")
         yield graphite
     finally:
-        docker("rm", "--force", container)
+        docker("rm", "--force", "--volumes", container)
 
 
 def _published(container: str, port: int) -> int:

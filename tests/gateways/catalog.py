@@ -322,6 +322,15 @@ GATEWAYS = (
         expected=Expected("inverters", (6_000, 30_000_000), inverters=30),
     ),
     Gateway(
+        "8.2.4264_count_far_below_the_inverters",
+        "122099008008",
+        "8.2.4264",
+        is_metered_hardware=False,
+        inverters=inverters("122099008150", 10, power_w=200, lifetime_wh=1_000_000),
+        production_counts=Counts(11, 1_600, 1_600),
+        expected=Expected("inverters", (2_000, 10_000_000), inverters=10),
+    ),
+    Gateway(
         "8.2.4286_split_phase_storage_meter",
         "122099008002",
         "8.2.4286",
@@ -367,6 +376,8 @@ GATEWAYS = (
         production_counts=Counts(8_000, 60_000, 5_000_000.5),
         consumption_counts=Counts(9_000, 70_000, 5_500_000),
         oddities=(
+            # Only the plain list of inverters can be read.
+            answer(UNAUTHORIZED, "ivp_pdm_device_data"),
             # Their power is hours old, the inventory's charge is not that of power and totals.
             *every_production_json(
                 "storage",

@@ -1,8 +1,10 @@
 """What the poller reads of each gateway in `tests/gateways`: every firmware, every oddity."""
 
+import ast
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,57 @@ def test_a_gateway_of_this_kind_is_read_as_described(gateway: Gateway, tmp_path:
     assert {name: battery.get(name) for name in expected.battery or {}} == (expected.battery or {})
     energy = printed.get("energy", {})
     assert {name: value for name, value in energy.items() if name != "timestamp"} == expected.energy
+
+
+RECORD_RULES = """
+import sys
+import threading
+
+applied = set()
+
+
+def note(frame, event, result):
+    if event == "return" and frame.f_code.co_filename.endswith("quirks.py"):
+        first_argument = next(iter(frame.f_locals.values()), None)
+        if result is not None and result is not False and result is not first_argument:
+            applied.add(frame.f_code.co_name)
+
+
+sys.setprofile(note)
+threading.setprofile(note)
+from services.poller.__main__ import main
+
+code = main()
+sys.setprofile(None)
+print("rules:", *applied, file=sys.stderr)
+sys.exit(code)
+"""
+OVER_TIME = {"is_wrap"}
+"""Rules that compare two polls."""
+
+
+def test_every_quirk_rule_applies_to_a_gateway(tmp_path: Path) -> None:
+    """A new rule needs a gateway that shows it."""
+    (quirks,) = (ROOT / "services" / "poller").rglob("quirks.py")
+    rules = {node.name for node in ast.parse(quirks.read_text()).body if isinstance(node, ast.FunctionDef)}
+    with ExitStack() as running:
+        served = [
+            running.enter_context(
+                simulator(tmp_path / gateway.name, recording=gateway.write(tmp_path / f"{gateway.name}-files"))
+            )
+            for gateway in GATEWAYS
+        ]
+        gateways = json.dumps([{"host": each.envoy_url, "token": each.token()} for each in served])
+        ended = subprocess.run(
+            [sys.executable, "-c", RECORD_RULES, "--once"],
+            env=clean_environment() | {"ENVOYS": gateways, "STATE_DIR": str(tmp_path)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    assert ended.returncode == 0, ended.stderr
+    applied = set(ended.stderr.splitlines()[-1].removeprefix("rules:").split())
+    assert rules - OVER_TIME - applied == set()

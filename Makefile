@@ -7,12 +7,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-# iotcore stands in where no mosquitto is installed. Packages put mosquitto where the PATH seldom looks.
+# Without mosquitto the broker is iotcore. Packages install mosquitto in folders that are often not on the PATH.
 MOSQUITTO := $(shell PATH="$$PATH:/usr/local/sbin:/usr/sbin:/opt/homebrew/sbin" command -v mosquitto)
 BROKER := $(if $(MOSQUITTO),,$(INSTALLED)-broker)
 
-# Everything is pinned with its hash, also what builds the source packages: setuptools comes first, so that pip fetches
-# no other for them. GRAPHITE_NO_PREFIX installs carbon into the environment instead of /opt/graphite.
+# Everything is pinned with its hash, also what builds the source packages: setuptools is installed first, so that pip
+# fetches no other for them. GRAPHITE_NO_PREFIX installs carbon into the environment instead of /opt/graphite.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 PIP_INSTALL_ALL := PYTHONPATH="$(CURDIR)/deploy/local/build" GRAPHITE_NO_PREFIX=True $(PIP_INSTALL) --use-pep517 --no-build-isolation
 PIP_INSTALL_PROJECT := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -25,13 +25,13 @@ PIP_INSTALL_PROJECT := $(BIN)/python -m pip install --quiet --disable-pip-versio
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
-run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, on a simulated roof or ENVOY_HOST's
+run: $(INSTALLED)-run $(BROKER) ## run the whole pipeline here, without Docker, with a simulated gateway or ENVOY_HOST
 	@exec $(BIN)/python -m deploy.local
 
 # Two cores carry four processes: most tests wait for programs.
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 
-test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests that need Python alone, or what this machine happens to have
+test: $(INSTALLED)-dev $(INSTALLED)-broker ## run the tests that need nothing but Python, and Mosquitto and the like where installed
 	@$(PYTEST) -m "not (docker or npm or root or recordings)" $(ARGS)
 
 test-docker: $(INSTALLED)-dev ## run the tests of the compose stack (needs Docker)
@@ -51,7 +51,7 @@ lint: $(INSTALLED)-dev ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-chaos: $(INSTALLED)-dev ## kill and stop anything at random for MINUTES=10; SEED=... repeats a run
+chaos: $(INSTALLED)-dev ## inject random faults for MINUTES=10 and count lost readings; SEED=... repeats a run
 	@exec $(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 lock: ## pin the newest dependencies that pyproject.toml allows, with hashes (needs uv)
@@ -70,7 +70,7 @@ clean: ## remove the environment and caches; state/ stays
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find services shared deploy tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-# --- The environment. A stamp file tells what is in it; the tests' packages include the run's. ---
+# --- The environment. Stamp files mark what is installed; the tests' packages include those of the run. ---
 
 $(INSTALLED)-venv: requirements-build.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found: install python3, or name one with make PYTHON=..."; exit 2; }
@@ -94,5 +94,5 @@ $(INSTALLED)-dev: $(INSTALLED)-venv requirements-dev.txt requirements-run.txt py
 
 $(INSTALLED)-broker: $(INSTALLED)-venv requirements-broker.txt
 	@echo "installing iotcore, the MQTT broker for machines without mosquitto"
-	@$(PIP_INSTALL) -r requirements-broker.txt || { test -n "$(MOSQUITTO)" && echo "no iotcore for this machine: mosquitto will do"; }
+	@$(PIP_INSTALL) -r requirements-broker.txt || { test -n "$(MOSQUITTO)" && echo "no iotcore for this machine: using mosquitto"; }
 	@touch $@

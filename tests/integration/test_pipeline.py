@@ -28,8 +28,8 @@ def lately() -> int:
     return int(time.time()) - 900
 
 
-class Pipeline(Program):
-    """``python -m deploy.local``, and what it says on its ports."""
+class LocalRun(Program):
+    """The whole pipeline as ``python -m deploy.local`` runs it, and what its ports answer."""
 
     settings: dict[str, str]
 
@@ -49,7 +49,7 @@ class Pipeline(Program):
         processes = {int(stat[0]): (int(stat[3]), command) for stat, command in _processes()}
         for pid, (_parent, command) in processes.items():
             if command[1:3] == ["-m", module]:
-                # The numbers say nothing of who started whom: they begin anew some day.
+                # Process numbers wrap, so that a child may have a smaller one than its parent.
                 ancestor = pid
                 while ancestor != self.process.pid and ancestor in processes:
                     ancestor, _command = processes[ancestor]
@@ -67,30 +67,30 @@ def _processes() -> Iterator[tuple[list[str], list[str]]]:
             continue
 
 
-def started(state: Path, **more: str) -> Pipeline:
+def started(state: Path, **more: str) -> LocalRun:
     """Return the pipeline on ports of its own, polling every two seconds."""
     settings = local_settings(state) | {
         "POLL_INTERVAL_S": "2",
         "POLL_SLOW_INTERVAL_S": "2",
         "SIMULATOR_SLOW_ANSWERS_S": "0",
     }
-    pipeline = Pipeline.python("deploy.local", log=state / "run.log", environment=settings | more)
-    pipeline.settings = settings | more
-    return pipeline
+    local_run = LocalRun.python("deploy.local", log=state / "run.log", environment=settings | more)
+    local_run.settings = settings | more
+    return local_run
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
     """Yield a running pipeline on a simulated roof, once it has said where to look."""
-    with started(tmp_path_factory.mktemp("pipeline")) as pipeline:
-        wait_until(lambda: "Render: " in pipeline.output, f"a Render: line after {pipeline.output}", START_S)
-        yield pipeline
+    with started(tmp_path_factory.mktemp("pipeline")) as local_run:
+        wait_until(lambda: "Render: " in local_run.output, f"a Render: line after {local_run.output}", START_S)
+        yield local_run
 
 
-def test_a_started_pipeline_says_where_to_look(pipeline: Pipeline) -> None:
+def test_a_started_pipeline_says_where_to_look(local_run: LocalRun) -> None:
     """The page and the render API are told in lines of their own, and both answer."""
-    port = pipeline.settings["GRAPHITE_PORT"]
-    lines = pipeline.output.splitlines()
+    port = local_run.settings["GRAPHITE_PORT"]
+    lines = local_run.output.splitlines()
 
     assert f"Render: http://{HOST}:{port}/render" in lines
     graph = next(line.removeprefix("Graph: ") for line in lines if line.startswith("Graph: "))
@@ -100,13 +100,13 @@ def test_a_started_pipeline_says_where_to_look(pipeline: Pipeline) -> None:
         assert answer.status == 200
 
 
-def test_graphite_holds_exactly_what_the_gateway_served(pipeline: Pipeline) -> None:
+def test_graphite_holds_exactly_what_the_gateway_served(local_run: LocalRun) -> None:
     """Path, time and value of production, consumption and grid are the meters', slot by slot."""
-    prefix, port = f"enphase.{SERIAL}", pipeline.settings["GRAPHITE_PORT"]
-    begin = pipeline.newest(f"{prefix}.grid.power_w")
-    wait_until(lambda: pipeline.newest(f"{prefix}.grid.power_w") >= begin + 2 * SLOT_S, "two more slots")
+    prefix, port = f"enphase.{SERIAL}", local_run.settings["GRAPHITE_PORT"]
+    begin = local_run.newest(f"{prefix}.grid.power_w")
+    wait_until(lambda: local_run.newest(f"{prefix}.grid.power_w") >= begin + 2 * SLOT_S, "two more slots")
     expected: dict[str, dict[int, float]] = {}
-    for production, net in pipeline.served("/ivp/meters/readings"):
+    for production, net in local_run.served("/ivp/meters/readings"):
         slot = production["timestamp"] // SLOT_S * SLOT_S
         for path, value in {
             "production.power_w": production["activePower"],
@@ -126,16 +126,16 @@ def test_graphite_holds_exactly_what_the_gateway_served(pipeline: Pipeline) -> N
         assert {slot: stored.get(slot) for slot in whole_slots} == {slot: values[slot] for slot in whole_slots}
 
 
-def test_every_inverters_report_is_stored_at_its_own_time(pipeline: Pipeline) -> None:
+def test_every_inverters_report_is_stored_at_its_own_time(local_run: LocalRun) -> None:
     """An inverter's point stands where its last report says, not where it was asked."""
-    (*_, devices) = pipeline.served("/ivp/pdm/device_data")
+    (*_, devices) = local_run.served("/ivp/pdm/device_data")
     inverters = [device for device in devices.values() if isinstance(device, dict)]
     assert inverters
     for inverter in inverters:
         path = f"enphase.{SERIAL}.inverter.{inverter['sn']}.power_w"
         channel = inverter["channels"][0]
         slot = channel["lastReading"]["endDate"] // SLOT_S * SLOT_S
-        stored = stored_points(pipeline.settings["GRAPHITE_PORT"], path, slot - SLOT_S)
+        stored = stored_points(local_run.settings["GRAPHITE_PORT"], path, slot - SLOT_S)
 
         assert stored.get(slot) == channel["watts"]["now"]
 
@@ -143,42 +143,42 @@ def test_every_inverters_report_is_stored_at_its_own_time(pipeline: Pipeline) ->
 @pytest.mark.parametrize(
     "module", ["services.token_broker", "services.poller", "services.carbon_sink", "services.simulator"]
 )
-def test_a_killed_service_comes_back_and_the_pipeline_goes_on(pipeline: Pipeline, module: str) -> None:
+def test_a_killed_service_comes_back_and_the_pipeline_goes_on(local_run: LocalRun, module: str) -> None:
     """After SIGKILL the service is started again, and new readings arrive."""
-    pid = wait_until(lambda: pipeline.pid_of(module), f"{module} runs")
+    pid = wait_until(lambda: local_run.pid_of(module), f"{module} runs")
 
     os.kill(pid, signal.SIGKILL)
 
-    wait_until(lambda: pipeline.pid_of(module) not in (None, pid), f"{module} runs again")
+    wait_until(lambda: local_run.pid_of(module) not in (None, pid), f"{module} runs again")
     path = f"enphase.{SERIAL}.grid.power_w"
-    killed_at = pipeline.newest(path)
-    wait_until(lambda: pipeline.newest(path) > killed_at, "a newer reading", START_S)
+    killed_at = local_run.newest(path)
+    wait_until(lambda: local_run.newest(path) > killed_at, "a newer reading", START_S)
 
 
-def test_readings_delivered_are_counted_in_graphite(pipeline: Pipeline) -> None:
+def test_readings_delivered_are_counted_in_graphite(local_run: LocalRun) -> None:
     """The sink's own metrics take the same way as the readings."""
     path = "enphase.services.carbon-sink.metrics.readings_delivered"
-    points = wait_until(lambda: stored_points(pipeline.settings["GRAPHITE_PORT"], path, lately()), "metrics")
+    points = wait_until(lambda: stored_points(local_run.settings["GRAPHITE_PORT"], path, lately()), "metrics")
 
     assert max(points.values()) > 0
 
 
-def test_the_terminal_tells_the_newest_values(pipeline: Pipeline) -> None:
+def test_the_terminal_tells_the_newest_values(local_run: LocalRun) -> None:
     """A line says production, consumption, import or export with units, and how many readings arrived."""
     line = re.compile(r"production .*k?W +consumption .*k?W +(im|ex)port .*k?W +readings delivered [\d ,]+")
 
-    assert wait_until(lambda: line.search(pipeline.output), "a line of values")
+    assert wait_until(lambda: line.search(local_run.output), "a line of values")
 
 
-def test_sigterm_ends_everything_and_leaves_nothing_running(pipeline: Pipeline) -> None:
+def test_sigterm_ends_everything_and_leaves_nothing_running(local_run: LocalRun) -> None:
     """One signal ends all programs; exit code 0."""
-    pids = [pipeline.pid_of(module) for module in ("services.poller", "services.carbon_sink", "deploy.local.graphite")]
+    pids = [local_run.pid_of(module) for module in ("services.poller", "services.carbon_sink", "deploy.local.graphite")]
 
-    assert pipeline.stop() == 0
+    assert local_run.stop() == 0
     for pid in pids:
         assert pid is not None
         assert not Path(f"/proc/{pid}").exists()
-    assert "Traceback" not in pipeline.output
+    assert "Traceback" not in local_run.output
 
 
 def test_an_old_gateways_readings_are_drawn_at_their_own_time(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_an_old_gateways_readings_are_drawn_at_their_own_time(tmp_path: Path) ->
     recording = BY_NAME["7.6.175_three_phases"].write(tmp_path / "gateway")
     production, net = json.loads((recording / "ivp_meters_readings").read_text())
     slot = production["timestamp"] // 900 * 900
-    with started(tmp_path, SIMULATOR_RECORDING=str(recording)) as pipeline:
-        port = pipeline.settings["GRAPHITE_PORT"]
-        wait_until(lambda: gateways(port), f"a gateway in Graphite; {pipeline.output}", START_S)
+    with started(tmp_path, SIMULATOR_RECORDING=str(recording)) as local_run:
+        port = local_run.settings["GRAPHITE_PORT"]
+        wait_until(lambda: gateways(port), f"a gateway in Graphite; {local_run.output}", START_S)
         for path, value in {
             "production.power_w": production["activePower"],
             "production.energy_lifetime_wh": production["actEnergyDlvd"],

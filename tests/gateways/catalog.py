@@ -288,7 +288,7 @@ GATEWAYS = (
         is_metered_hardware=True,
         meters=(
             # A roof at night takes a little, and reports nothing as minus zero.
-            Meter("production", (Phase(-0.75, 2_400_000.5, 900.5, reactive_var=-0.0),)),
+            Meter("production", (Phase(-0.25, 2_400_000.5, 900.5, reactive_var=-0.0),)),
             Meter("net-consumption", (Phase(520.5, 2_400_000.25, 1_100_000.25),)),
         ),
         inverters=tuple(
@@ -302,8 +302,8 @@ GATEWAYS = (
         consumption_counts=Counts(6_000, 3, 3_700_000),
         expected=Expected(
             "meter",
-            (-0.75, 2_400_000.5),
-            consumption=(519.75, 3_700_000),
+            (-0.25, 2_400_000.5),
+            consumption=(520.25, 3_700_000),
             grid=(520.5, 2_400_000.25, 1_100_000.25),
             meters={"production": 0, "net-consumption": 0},
             inverters=5,
@@ -550,12 +550,26 @@ GATEWAYS = (
             grid=(-1600.5, 3_000_000.25, 2_500_000.75),
             meters={"production": 0, "net-consumption": 0},
             inverters=8,
-            energy={
-                "production_today_wh": 8_000,
-                "production_last_7_days_wh": 60_000,
-                "consumption_today_wh": 9_000,
-                "consumption_last_7_days_wh": 70_000,
-            },
+            energy={"consumption_today_wh": 9_000, "consumption_last_7_days_wh": 70_000},
+        ),
+    ),
+    Gateway(
+        "8.3.5286_no_production_json",
+        "122099009006",
+        "8.3.5286",
+        is_metered_hardware=True,
+        meters=(*SINGLE_ROOF, *SINGLE_GRID),
+        inverters=inverters("122099009600", 8, power_w=290, lifetime_wh=620_000),
+        production_counts=Counts(8_000, 60_000, 5_000_000.5),
+        oddities=(answer(UNAUTHORIZED, "production.json", "production.json_details_1", "production"),),
+        expected=Expected(
+            "meter",
+            (2400.125, 5_000_000.5),
+            consumption=(799.625, None),
+            grid=(-1600.5, 3_000_000.25, 2_500_000.75),
+            meters={"production": 0, "net-consumption": 0},
+            inverters=8,
+            energy={"production_today_wh": 8_000, "production_last_7_days_wh": 60_000},
         ),
     ),
     Gateway(

@@ -6,7 +6,7 @@ They are those of pyenphase/pyenphase (`tests/fixtures`); what every machine tes
 import os
 from pathlib import Path
 
-RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS") or Path(__file__).parents[3] / "shared" / "envoy-recordings")
+RECORDINGS = Path(os.environ.get("ENVOY_RECORDINGS") or Path(__file__).parents[2] / "shared" / "envoy-recordings")
 
 NAMES = (
     "3.9.36",

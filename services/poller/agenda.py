@@ -161,11 +161,12 @@ class Slots:
         self._due_at = 0.0
 
     def next_at(self, now: float) -> float:
-        """Return when the meters are due: now or earlier if they are, later if the last slot was missed."""
-        late_s = now - self._due_at
-        if late_s <= max(MAX_LATE_SHARE * self.interval_s, MAX_LATE_S):
+        """Return when the meters are due: now or earlier if they are, later where it is too late for this slot."""
+        if now <= self._due_at:
             return self._due_at
-        return self._due_at + (1 + late_s // self.interval_s) * self.interval_s
+        passed, late_s = divmod(now - self._due_at, self.interval_s)
+        is_missed = late_s > max(MAX_LATE_SHARE * self.interval_s, MAX_LATE_S)
+        return self._due_at + (passed + is_missed) * self.interval_s
 
     def record_poll(self, started_at: float, now: float) -> None:
         """Note a poll of the meters: count the slots that were missed before it, and skip some if it took long."""

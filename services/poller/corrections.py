@@ -7,6 +7,7 @@ correction makes no duplicate look new.
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeVar
 
 from services.poller.clock import GatewayClock
@@ -80,10 +81,11 @@ class MonotonicCounters:
 
     def without_falls(self, reading: AnyReading) -> AnyReading:
         """Return the reading without the counters that have fallen."""
+        kind = reading.kind
         fallen = [
             name
-            for name in COUNTERS & type(reading).model_fields.keys()
-            if (energy_wh := getattr(reading, name)) is not None and not self._admit(reading.kind, name, energy_wh)
+            for name in _counters_of(type(reading))
+            if (energy_wh := getattr(reading, name)) is not None and not self._admit(kind, name, energy_wh)
         ]
         if not fallen:
             return reading
@@ -102,6 +104,11 @@ class MonotonicCounters:
             return False
         self.counters[kind, name] = _Counter(energy_wh)
         return True
+
+
+@cache
+def _counters_of(reading_class: type[Reading]) -> frozenset[str]:
+    return COUNTERS & reading_class.model_fields.keys()
 
 
 class Corrections:

@@ -55,11 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[str]:
+def image(docker_compose_project_name: str) -> Iterator[str]:
     """Yield the name of the image that the tests build, and remove it afterwards; a running stack keeps its own."""
     name = f"enphase-pipeline-test:{secrets.token_hex(4)}"
     yield name
-    subprocess.run(["docker", "image", "rm", "--force", name], check=False, capture_output=True)
+    # pytest-docker removes the stack, unless its start failed.
+    down = ["docker", "compose", "-p", docker_compose_project_name, "down", "--volumes", "--remove-orphans"]
+    for command in (down, ["docker", "image", "rm", "--force", name]):
+        subprocess.run(command, check=False, capture_output=True)
 
 
 @pytest.fixture(scope="session")

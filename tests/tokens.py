@@ -13,7 +13,7 @@ def with_wrong_signature(token: str) -> str:
     return f"{signed}.{signature[::-1]}"
 
 
-def unsigned_token(serial: str) -> str:
+def unsigned_token(serial: str, lifetime_s: int = HOUR_S) -> str:
     """Return a token for a gateway that accepts any."""
     now = int(time.time())
     header: dict[str, object] = {"alg": "ES256", "typ": "JWT"}
@@ -21,7 +21,7 @@ def unsigned_token(serial: str) -> str:
         "aud": serial,
         "iss": "Entrez",
         "enphaseUser": "owner",
-        "exp": now + HOUR_S,
+        "exp": now + lifetime_s,
         "iat": now,
     }
     return f"{_encode(header)}.{_encode(claims)}.c2lnbmF0dXJl"

@@ -192,7 +192,9 @@ def test_a_rejected_token_is_reported_in_one_line(tmp_path: Path) -> None:
         assert text in line
 
 
-@pytest.mark.parametrize("token", ["not.a.token", unsigned_token("122000000099")])
+@pytest.mark.parametrize(
+    "token", ["not.a.token", unsigned_token("122000000099")], ids=["no token", "another gateway's"]
+)
 def test_a_token_that_is_not_for_the_gateway_is_never_sent(token: str, tmp_path: Path) -> None:
     """Another gateway's token, or none at all: only /info is requested, and the line says why."""
     with simulator(tmp_path) as simulated:

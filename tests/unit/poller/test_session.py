@@ -1,0 +1,469 @@
+"""Finding a gateway and authenticating: the states, and that a credential goes only to a verified connection."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from services.poller.certificates import PinStore
+from services.poller.endpoints import METERS
+from services.poller.envoy import Envoy
+from services.poller.errors import (
+    BadResponse,
+    EndpointMissing,
+    GatewayError,
+    GatewayUnavailable,
+    GatewayUntrusted,
+    TokenRejected,
+)
+from services.poller.identity import Identity, Info
+from services.poller.session import REJECTED_RETRY_S, Credentials, Session, State, rejection_hint
+from services.poller.settings import EnvoySettings
+from services.simulator.certificate import tls_context
+from shared.tokens import Token, parse_token
+from tests.programs import HOST
+from tests.tokens import unsigned_token
+
+SERIAL, OTHER = "122012345678", "122000000099"
+NEW = Identity(SERIAL, None, "8.3.5169", metered_hardware=True)
+OLD = Identity(SERIAL, None, "5.0.62", metered_hardware=True)
+NOW = time.time()
+
+
+def token_of(serial: str = SERIAL, signature: str = "c2lnbmF0dXJl", lifetime_s: int = 3600) -> Token:
+    """Return a token as the broker has it."""
+    text = unsigned_token(serial, lifetime_s).rpartition(".")[0] + f".{signature}"
+    return parse_token(text, now=NOW, manual=True)
+
+
+def settings(**fields: Any) -> EnvoySettings:
+    """Return the settings of a gateway."""
+    return EnvoySettings.model_validate({"host": "roof"} | fields)
+
+
+class Impostor:
+    """A server that notes every request with all of its headers."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.responses: dict[str, bytes] = {"/ivp/meters": b"[]"}
+        self.host = ""
+        self.port = 0
+
+    @property
+    def paths(self) -> list[str]:
+        """What was requested."""
+        return [path for path, _headers in self.requests]
+
+    @property
+    def credentials(self) -> list[str]:
+        """Every header that can hold a credential."""
+        return [
+            f"{name}: {value}"
+            for _path, headers in self.requests
+            for name, value in headers.items()
+            if name.lower() in ("authorization", "cookie")
+        ]
+
+
+@contextmanager
+def serving(
+    certificate: Path | None, *, serial: str = SERIAL, software: str = "D8.3.5169", port: int = 0
+) -> Iterator[Impostor]:
+    """Run a server, with TLS if it is given a certificate's file."""
+    impostor = Impostor()
+    device = f"<sn>{serial}</sn><software>{software}</software>"
+    impostor.responses["/info"] = f"<envoy_info><device>{device}</device></envoy_info>".encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            impostor.requests.append((self.path, dict(self.headers)))
+            body = impostor.responses.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.send_header("Set-Cookie", "sessionId=secret")
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    connections: list[socket.socket] = []
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the original
+            connections.append(request)
+            super().process_request(request, client_address)
+
+        def handle_error(self, *_: object) -> None:
+            """Log nothing of a client that hangs up in the handshake."""
+
+    with Server((HOST, port), Handler) as server:
+        if certificate is not None:
+            server.socket = tls_context(certificate, serial).wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        impostor.port = server.server_port
+        impostor.host = f"{HOST}:{server.server_port}"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield impostor
+        server.shutdown()
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that names the file of a certificate, which is made when it is used."""
+    return lambda name: tmp_path / f"{name}.pem"
+
+
+def test_the_certificate_of_the_first_contact_is_pinned_and_the_token_sent_to_it_alone(
+    certificates: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """/info without any credential, everything else with the token."""
+    text = unsigned_token(SERIAL)
+    with serving(certificates("gateway")) as gateway:
+        session = Session(settings(host=gateway.host, token=text), PinStore(tmp_path))
+        identity = session.find()
+        assert (identity.serial, session.state, gateway.credentials) == (SERIAL, State.FOUND, [])
+        credential = session.authenticate()
+        session.envoy.fetch(METERS)
+        session.envoy.fetch_info()
+
+    assert credential is not None
+    assert (credential.name, session.state) == ("ENVOY_TOKEN", State.AUTHENTICATED)
+    assert (tmp_path / f"{SERIAL}.sha256").read_text().strip() == session.envoy.fingerprint
+    assert gateway.paths == ["/info", "/ivp/meters", "/info"]
+    assert gateway.credentials == [f"Authorization: Bearer {text}"]
+
+
+def test_an_impostor_in_place_of_a_running_gateway_gets_no_credential(
+    certificates: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Another certificate at the same address, in the middle of polling: token and session cookie stay here."""
+    with serving(certificates("gateway")) as gateway:
+        session = Session(settings(host=gateway.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
+        session.find()
+        session.authenticate()
+        session.envoy.fetch(METERS)
+    with serving(certificates("impostor"), port=gateway.port) as impostor:
+        with pytest.raises(GatewayUnavailable):
+            session.envoy.fetch(METERS)
+        session.lose()
+        with pytest.raises(GatewayUntrusted, match="no credential was sent"):
+            session.find()
+        assert session.state is State.SEARCHING
+        assert session.authenticate() is None
+        with pytest.raises(RuntimeError, match="before a credential was attached"):
+            session.envoy.fetch(METERS)
+
+    assert impostor.paths == ["/info"]
+    assert impostor.credentials == []
+
+
+def test_another_certificate_than_the_given_one_gets_no_credential(
+    certificates: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """ENVOY_CERT_FINGERPRINT counts more than what was pinned, and nothing is pinned."""
+    with serving(certificates("impostor")) as impostor:
+        session = Session(
+            settings(host=impostor.host, token=unsigned_token(SERIAL), cert_fingerprint="0" * 64), PinStore(tmp_path)
+        )
+        with pytest.raises(GatewayUntrusted, match="set ENVOY_CERT_FINGERPRINT"):
+            session.find()
+
+    assert impostor.credentials == []
+    assert list(tmp_path.glob("*.sha256")) == []
+
+
+def test_a_token_is_not_sent_to_a_gateway_that_it_is_not_for(
+    certificates: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """An impostor with another serial number is a new gateway to pin, and nothing more."""
+    with serving(certificates("impostor"), serial=OTHER) as impostor:
+        session = Session(settings(host=impostor.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
+        session.find()
+        session.offer_token(token_of(SERIAL))
+
+        assert session.authenticate() is None
+        assert "it is for another gateway" in session.missing_token_hint()
+
+    assert impostor.paths == ["/info"]
+    assert impostor.credentials == []
+
+
+@pytest.mark.parametrize("software", ["D8.3.5169", "D5.0.62"])
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_pinned_gateway_is_never_read_without_tls(software: str, scheme: str, tmp_path: Path) -> None:
+    """Neither a token nor the password's digest: older firmware on port 80 may be an impostor."""
+    PinStore(tmp_path).pin(SERIAL, "0" * 64)
+    with serving(None, software=software) as impostor:
+        session = Session(settings(host=scheme + impostor.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
+        with pytest.raises(GatewayUntrusted, match="has a pinned certificate"):
+            session.find()
+
+    assert set(impostor.paths) == {"/info"}
+    assert impostor.credentials == []
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_with_a_given_fingerprint_plain_http_is_not_even_tried(scheme: str, tmp_path: Path) -> None:
+    """Only HTTPS can present a certificate."""
+    with serving(None) as impostor:
+        session = Session(settings(host=scheme + impostor.host, cert_fingerprint="0" * 64), PinStore(tmp_path))
+        with pytest.raises(GatewayUnavailable):
+            session.find()
+
+    assert impostor.paths == []
+
+
+def test_a_token_goes_over_plain_http_only_where_envoy_host_says_so(tmp_path: Path) -> None:
+    """Without a scheme, the search ends with what to set; with http://, the owner has decided."""
+    text = unsigned_token(SERIAL)
+    with serving(None) as gateway:
+        with pytest.raises(GatewayUnavailable, match=f"set ENVOY_HOST=http://{gateway.host}"):
+            Session(settings(host=gateway.host, token=text), PinStore(tmp_path)).find()
+        assert gateway.credentials == []
+        session = Session(settings(host=f"http://{gateway.host}", token=text), PinStore(tmp_path))
+        session.find()
+        session.authenticate()
+        session.envoy.fetch(METERS)
+
+    assert gateway.credentials == [f"Authorization: Bearer {text}"]
+
+
+def test_a_pin_that_cannot_be_read_ends_the_search(certificates: Callable[[str], Path], tmp_path: Path) -> None:
+    """It is reported with its file, and not replaced."""
+    pin = tmp_path / f"{SERIAL}.sha256"
+    pin.write_text("half a finger")
+    with serving(certificates("gateway")) as gateway:
+        session = Session(settings(host=gateway.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
+        with pytest.raises(GatewayUntrusted, match=str(pin)):
+            session.find()
+
+    assert pin.read_text() == "half a finger"
+    assert gateway.credentials == []
+
+
+class ScriptedEnvoy(Envoy):
+    """An Envoy of which each address responds, or fails, as it is told."""
+
+    def __init__(self, responses: dict[str, GatewayError | Identity]) -> None:
+        super().__init__()
+        self.responses = responses
+
+    def connect(self, base_url: str, fingerprint: str | None) -> None:
+        """Take any address."""
+        super().connect(base_url, fingerprint)
+
+    def fetch_info(self) -> Info:
+        """Respond."""
+        response = self.responses[self.base_url]
+        if isinstance(response, GatewayError):
+            raise response
+        return Info(response, 0.0, None, 0)
+
+
+def scripted_session(
+    responses: dict[str, GatewayError | Identity],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    **fields: Any,
+) -> Session:
+    """Return a session whose gateway presents a certificate of zeros over HTTPS."""
+    monkeypatch.setattr("services.poller.session.fetch_fingerprint", lambda *_: "0" * 64)
+    return Session(settings(**fields), PinStore(tmp_path), envoy=ScriptedEnvoy(responses))
+
+
+def test_another_server_on_the_https_port_does_not_hide_a_gateway_on_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are tried, and where both fail the error has both."""
+    responses: dict[str, GatewayError | Identity] = {"https://roof": EndpointMissing("/info: 404"), "http://roof": OLD}
+    session = scripted_session(responses, tmp_path, monkeypatch)
+    assert session.find().firmware == "5.0.62"
+    responses["http://roof"] = GatewayUnavailable("http://roof/info: connection refused", 30)
+
+    with pytest.raises(GatewayUnavailable) as error:
+        session.find()
+
+    assert str(error.value) == "https://roof/info: 404; http://roof/info: connection refused"
+    assert error.value.retry_after_s == 30
+    assert session.state is State.SEARCHING
+
+
+def test_another_gateway_than_envoy_serial_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is pinned for it."""
+    session = scripted_session({"https://roof": NEW}, tmp_path, monkeypatch, host="https://roof", serial=OTHER)
+
+    with pytest.raises(BadResponse, match=f"ENVOY_SERIAL is {OTHER}"):
+        session.find()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rejected_info_is_raised_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no credential, so that no other would help."""
+    session = scripted_session({"https://roof": TokenRejected("/info: 401")}, tmp_path, monkeypatch)
+
+    with pytest.raises(TokenRejected):
+        session.find()
+
+
+def state_of(session: Session) -> State:
+    """Return the state of a session; as a call, so that mypy does not remember the one before."""
+    return session.state
+
+
+def test_states_follow_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From searching to authenticated, back with a new token, a rejection, and an outage."""
+    session = scripted_session({"https://roof": NEW}, tmp_path, monkeypatch)
+    assert session.authenticate() is None
+    session.find()
+    assert (session.authenticate(), state_of(session)) == (None, State.FOUND)
+
+    session.offer_token(token_of(signature="Zmlyc3Q"))
+    assert session.authenticate() is not None
+    assert state_of(session) is State.AUTHENTICATED
+    session.offer_token(token_of(signature="Zmlyc3Q"))
+    assert state_of(session) is State.AUTHENTICATED
+    session.offer_token(token_of(signature="c2Vjb25k"))
+    assert state_of(session) is State.FOUND
+    assert session.authenticate() is not None
+
+    session.reject()
+    assert (state_of(session), session.authenticate()) == (State.FOUND, None)
+    session.lose()
+    assert state_of(session) is State.SEARCHING
+    session.offer_token(token_of(signature="dGhpcmQ"))
+    assert state_of(session) is State.SEARCHING
+    session.find()
+    assert session.authenticate() is not None
+
+
+def test_a_new_connection_has_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must be attached again after each search."""
+    session = scripted_session({"https://roof": NEW}, tmp_path, monkeypatch, token=unsigned_token(SERIAL))
+    session.find()
+    session.authenticate()
+
+    session.find()
+
+    with pytest.raises(RuntimeError, match="before a credential was attached"):
+        session.envoy.fetch(METERS)
+
+
+def test_a_rejected_token_is_blocked_for_five_minutes() -> None:
+    """However often it is offered; another one is not."""
+    credentials = Credentials(settings(), lambda: NOW)
+    token = token_of(signature="Zmlyc3Q")
+    credentials.offer(token)
+    rejected = credentials.choose(NEW, 100)
+    assert rejected is not None
+
+    credentials.reject(rejected, 100)
+    assert credentials.choose(NEW, 101) is None
+    credentials.offer(token)
+    assert credentials.choose(NEW, 100 + REJECTED_RETRY_S - 1) is None
+    assert credentials.choose(NEW, 100 + REJECTED_RETRY_S) == rejected
+    credentials.offer(token_of(signature="c2Vjb25k"))
+    assert credentials.choose(NEW, 101) is not None
+
+
+def test_a_rejected_envoy_token_gives_way_to_the_brokers_and_is_retried_without_it() -> None:
+    """Two rejected tokens do not take turns."""
+    credentials = Credentials(settings(token=unsigned_token(SERIAL)), lambda: NOW)
+    manual = credentials.choose(NEW, 0)
+    assert manual is not None
+    assert manual.source == "ENVOY_TOKEN"
+    credentials.reject(manual, 0)
+    assert credentials.choose(NEW, 1) is None
+
+    credentials.offer(token_of(signature="Zmlyc3Q"))
+    from_broker = credentials.choose(NEW, REJECTED_RETRY_S + 1)
+    assert from_broker is not None
+    assert from_broker.source == "the token at the broker"
+    credentials.reject(from_broker, REJECTED_RETRY_S + 1)
+    retried = credentials.choose(NEW, REJECTED_RETRY_S + 2)
+    assert retried is not None
+    assert retried.source == "ENVOY_TOKEN"
+    credentials.reject(retried, REJECTED_RETRY_S + 2)
+    credentials.offer(token_of(signature="Zmlyc3Q"))
+    assert credentials.choose(NEW, REJECTED_RETRY_S + 3) is None
+
+
+def test_a_token_that_looks_invalid_is_used_only_where_there_is_no_better_one() -> None:
+    """Our clock may be wrong: the gateway decides."""
+    credentials = Credentials(settings(), lambda: NOW + 86_400)
+    expired = token_of(signature="b2xk")
+    assert credentials.offer(expired)
+    chosen = credentials.choose(NEW, 0)
+    assert chosen is not None
+    assert chosen.secret == expired.token
+
+    now_right = Credentials(settings(), lambda: NOW)
+    good = token_of(signature="Z29vZA")
+    assert now_right.offer(good)
+    assert not now_right.offer(token_of(signature="b2xk", lifetime_s=-3600))
+    assert now_right.offer(token_of(signature="bmV3"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["garbage", "a.b.c", unsigned_token(OTHER), unsigned_token(SERIAL).partition(".")[2]],
+    ids=["text", "parts", "another gateway's", "without header"],
+)
+def test_what_is_not_a_token_for_its_gateway_is_ignored(text: str) -> None:
+    """Not even where there is none."""
+    credentials = Credentials(settings(), lambda: NOW)
+
+    assert not credentials.offer(token_of().model_copy(update={"token": SecretStr(text)}))
+    assert credentials.choose(NEW, 0) is None
+
+
+def test_old_firmware_gets_the_password() -> None:
+    """The last six digits of the serial number, or ENVOY_PASSWORD; a rejected one is retried in five minutes."""
+    default = Credentials(settings(token=unsigned_token(SERIAL)), lambda: NOW).choose(OLD, 0)
+    credentials = Credentials(settings(password="given", username="installer"), lambda: NOW)
+    given = credentials.choose(OLD, 0)
+
+    assert default is not None
+    assert given is not None
+    assert default.secret.get_secret_value() == SERIAL[-6:]
+    assert default.name == "user envoy with the last six digits of the serial number"
+    assert given.name == "user installer with ENVOY_PASSWORD"
+    assert "check ENVOY_USERNAME and ENVOY_PASSWORD" in rejection_hint(given)
+    credentials.reject(given, 0)
+    assert credentials.choose(OLD, 1) is None
+    assert credentials.choose(OLD, REJECTED_RETRY_S) is not None
+
+
+def test_what_is_missing_is_reported_with_what_to_do() -> None:
+    """Without a token, and with one that cannot be used."""
+    missing = Credentials(settings(), lambda: NOW).missing_hint(NEW)
+    wrong = Credentials(settings(token=unsigned_token(OTHER)), lambda: NOW).missing_hint(NEW)
+
+    assert "set ENVOY_TOKEN, or start token_broker" in missing
+    assert "ENVOY_TOKEN cannot be used for it: it is for another gateway" in wrong
+
+
+def test_no_message_and_no_representation_holds_a_secret() -> None:
+    """They end up in logs."""
+    text = unsigned_token(SERIAL)
+    credential = Credentials(settings(token=text), lambda: NOW).choose(NEW, 0)
+
+    assert credential is not None
+    assert text not in repr(credential) + str(credential.auth) + rejection_hint(credential)

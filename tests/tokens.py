@@ -4,6 +4,8 @@ import base64
 import json
 import time
 
+from shared.tokens import Token, parse_token
+
 HOUR_S = 3600
 
 
@@ -25,6 +27,12 @@ def unsigned_token(serial: str, lifetime_s: int = HOUR_S) -> str:
         "iat": now,
     }
     return f"{_encode(header)}.{_encode(claims)}.c2lnbmF0dXJl"
+
+
+def broker_token(serial: str, signature: str = "c2lnbmF0dXJl", lifetime_s: int = HOUR_S) -> Token:
+    """Return such a token as token_broker publishes it."""
+    signed = unsigned_token(serial, lifetime_s).rpartition(".")[0]
+    return parse_token(f"{signed}.{signature}", now=time.time(), manual=True)
 
 
 def _encode(part: dict[str, object]) -> str:

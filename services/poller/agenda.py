@@ -99,8 +99,8 @@ class Sweep:
     fetched: set[Endpoint[Any]] = field(default_factory=set)
     """With or without success."""
     responses: Snapshot = field(default_factory=Snapshot)
-    answered: int = 0
-    """How many endpoints showed that the gateway responds, if only with 404."""
+    responded: int = 0
+    """How many endpoints showed that the gateway accepts the credential, if only with 404."""
     rejected: int = 0
     incomplete: bool = False
     """Whether an endpoint failed that may work another time."""
@@ -113,7 +113,7 @@ class Sweep:
             case GatewayUnavailable():
                 self.incomplete = True
             case _:
-                self.answered += 1
+                self.responded += 1
                 self.incomplete |= isinstance(error, EndpointBroken)
 
 
@@ -242,7 +242,7 @@ class Agenda:
             health.record_failure("does not list everything", now)
         self._record_duration(endpoint, started_at, now)
         if endpoint is not METER_READINGS:
-            self.sweep.answered += 1
+            self.sweep.responded += 1
             self.sweep.responses = self.sweep.responses.with_response(endpoint, response)
 
     def record_failure(self, endpoint: Endpoint[Any], error: GatewayError, started_at: float, now: float) -> None:
@@ -294,17 +294,16 @@ class Agenda:
             is_last: whether nothing else is left to fetch.
             will_retry: whether the gateway can be left alone now and read later.
         """
-        nothing_answered = not self.sweep.answered
+        nothing_responded = not self.sweep.responded
         match error:
             case GatewayUntrusted():
                 return True
             case TokenRejected():
-                return nothing_answered and (self.sweep.rejected >= MAX_REFUSALS or is_last)
+                return nothing_responded and (self.sweep.rejected >= MAX_REFUSALS or is_last)
             case GatewayUnavailable():
-                # Where a gateway asks to be left alone for the same endpoint again while it responds to others, it is
-                # that endpoint that is busy.
-                asked_to_wait = bool(error.retry_after_s) and self.health[endpoint].failures == 1
-                return nothing_answered or (asked_to_wait and will_retry)
+                # Where it is busy for the same endpoint again and responds to others, only that endpoint is.
+                is_busy = bool(error.retry_after_s) and self.health[endpoint].failures == 1
+                return nothing_responded or (is_busy and will_retry)
         return False
 
     def _record_duration(self, endpoint: Endpoint[Any], started_at: float, now: float) -> None:

@@ -17,7 +17,6 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TypeVar
 
 import requests
-from pydantic import SecretStr
 from requests.auth import AuthBase
 
 from services.poller.certificates import PinnedAdapter
@@ -37,18 +36,6 @@ BUSY_RETRY_S = 30.0
 MAX_RETRY_AFTER_S = 600.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BearerToken(AuthBase):
-    """Sends a token with every request."""
-
-    token: SecretStr
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the token to a request's headers."""
-        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
-        return request
 
 
 @dataclass(slots=True)

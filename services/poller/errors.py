@@ -17,7 +17,7 @@ class GatewayError(Exception):
 
 
 class GatewayUnavailable(GatewayError):
-    """The gateway did not respond, or asked to be left alone for a while."""
+    """The gateway did not respond, or responded that it is busy."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)

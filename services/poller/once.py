@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.poller.agenda import Agenda
+from services.poller.credentials import Credential, rejection_hint
 from services.poller.errors import GatewayError, TokenRejected
 from services.poller.reader import GatewayReader
-from services.poller.session import Credential, Session, rejection_hint
+from services.poller.session import Session
 from services.poller.settings import PollSettings
 from shared.mqtt import Connection, Message, Subscription
 from shared.payload import InvalidPayload

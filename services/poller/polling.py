@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.poller.agenda import Agenda, Fetch, Identify, Poll, Wait
+from services.poller.credentials import REJECTED_RETRY_S, Credential, rejection_hint
 from services.poller.errors import GatewayError, GatewayUnavailable, GatewayUntrusted, TokenRejected
 from services.poller.publisher import GatewayPublisher
 from services.poller.reader import GatewayReader
-from services.poller.session import REJECTED_RETRY_S, Credential, Session, State, rejection_hint
+from services.poller.session import Session, State
 from shared.backoff import backoff_s
 from shared.mqtt import Connected
 from shared.readings import Reading

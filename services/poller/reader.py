@@ -84,7 +84,7 @@ class GatewayReader:
         """Fetch an endpoint of the sweep.
 
         Raises:
-            GatewayUnavailable: the gateway does not respond, or asks to be left alone for a while.
+            GatewayUnavailable: the gateway does not respond, or responds that it is busy.
             TokenRejected: it rejects everything.
         """
         try:

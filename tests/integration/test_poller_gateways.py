@@ -21,8 +21,9 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from services.poller.certificates import PinStore
+from services.poller.credentials import BearerToken
 from services.poller.endpoints import METERS
-from services.poller.envoy import BearerToken, Envoy
+from services.poller.envoy import Envoy
 from services.poller.errors import EndpointMissing
 from services.poller.session import Session
 from services.poller.settings import EnvoySettings

@@ -441,14 +441,14 @@ def test_where_nothing_can_be_fetched_the_meters_are_polled_on() -> None:
     ("before", "error", "is_last", "will_retry", "expected"),
     [
         ([], GatewayUnavailable("timed out"), False, True, True),
-        (["answered"], GatewayUnavailable("timed out"), False, True, False),
-        (["answered"], GatewayUnavailable("503", 30), False, True, True),
-        (["answered"], GatewayUnavailable("503", 30), False, False, False),
-        (["answered"], GatewayUntrusted("another certificate"), False, True, True),
+        (["responded"], GatewayUnavailable("timed out"), False, True, False),
+        (["responded"], GatewayUnavailable("503", 30), False, True, True),
+        (["responded"], GatewayUnavailable("503", 30), False, False, False),
+        (["responded"], GatewayUntrusted("another certificate"), False, True, True),
         ([], TokenRejected("401"), False, True, False),
         ([], TokenRejected("401"), True, True, True),
         (["rejected", "rejected", "rejected"], TokenRejected("401"), False, True, True),
-        (["answered"], TokenRejected("401"), True, True, False),
+        (["responded"], TokenRejected("401"), True, True, False),
         ([], EndpointMissing("404"), True, True, False),
         ([], BadResponse("<html>"), True, True, False),
     ],
@@ -464,7 +464,7 @@ def test_an_error_concerns_the_gateway_where_nothing_shows_that_it_is_the_endpoi
     agenda = Agenda(SETTINGS, lambda: 0.0)
     others: tuple[Endpoint[Any], ...] = (METERS, BATTERIES, DEVICE_DATA)
     for endpoint, outcome in zip(others, before, strict=False):
-        if outcome == "answered":
+        if outcome == "responded":
             agenda.record_response(endpoint, RESPONSES[endpoint], 0, 0)
         else:
             agenda.record_failure(endpoint, TokenRejected("401"), 0, 0)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from services.poller.certificates import PinStore
 from services.poller.endpoints import METERS
@@ -24,23 +23,16 @@ from services.poller.errors import (
     TokenRejected,
 )
 from services.poller.identity import Identity, Info
-from services.poller.session import REJECTED_RETRY_S, Credentials, Session, State, rejection_hint
+from services.poller.session import Session, State
 from services.poller.settings import EnvoySettings
 from services.simulator.certificate import tls_context
-from shared.tokens import Token, parse_token
 from tests.programs import HOST
-from tests.tokens import unsigned_token
+from tests.tokens import broker_token, unsigned_token
 
 SERIAL, OTHER = "122012345678", "122000000099"
 NEW = Identity(SERIAL, None, "8.3.5169", metered_hardware=True)
 OLD = Identity(SERIAL, None, "5.0.62", metered_hardware=True)
 NOW = time.time()
-
-
-def token_of(serial: str = SERIAL, signature: str = "c2lnbmF0dXJl", lifetime_s: int = 3600) -> Token:
-    """Return a token as the broker has it."""
-    text = unsigned_token(serial, lifetime_s).rpartition(".")[0] + f".{signature}"
-    return parse_token(text, now=NOW, manual=True)
 
 
 def settings(**fields: Any) -> EnvoySettings:
@@ -196,7 +188,7 @@ def test_a_token_is_not_sent_to_a_gateway_that_it_is_not_for(
     with serving(certificates("impostor"), serial=OTHER) as impostor:
         session = Session(settings(host=impostor.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
         session.find()
-        session.offer_token(token_of(SERIAL))
+        session.offer_token(broker_token(SERIAL))
 
         assert session.authenticate() is None
         assert "it is for another gateway" in session.missing_token_hint()
@@ -212,7 +204,7 @@ def test_a_pinned_gateway_is_never_read_without_tls(software: str, scheme: str, 
     PinStore(tmp_path).pin(SERIAL, "0" * 64)
     with serving(None, software=software) as impostor:
         session = Session(settings(host=scheme + impostor.host, token=unsigned_token(SERIAL)), PinStore(tmp_path))
-        with pytest.raises(GatewayUntrusted, match="has a pinned certificate"):
+        with pytest.raises(GatewayUntrusted, match="although its certificate is pinned"):
             session.find()
 
     assert set(impostor.paths) == {"/info"}
@@ -335,12 +327,12 @@ def test_states_follow_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     session.find()
     assert (session.authenticate(), state_of(session)) == (None, State.FOUND)
 
-    session.offer_token(token_of(signature="Zmlyc3Q"))
+    session.offer_token(broker_token(SERIAL, signature="Zmlyc3Q"))
     assert session.authenticate() is not None
     assert state_of(session) is State.AUTHENTICATED
-    session.offer_token(token_of(signature="Zmlyc3Q"))
+    session.offer_token(broker_token(SERIAL, signature="Zmlyc3Q"))
     assert state_of(session) is State.AUTHENTICATED
-    session.offer_token(token_of(signature="c2Vjb25k"))
+    session.offer_token(broker_token(SERIAL, signature="c2Vjb25k"))
     assert state_of(session) is State.FOUND
     assert session.authenticate() is not None
 
@@ -348,7 +340,7 @@ def test_states_follow_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (state_of(session), session.authenticate()) == (State.FOUND, None)
     session.lose()
     assert state_of(session) is State.SEARCHING
-    session.offer_token(token_of(signature="dGhpcmQ"))
+    session.offer_token(broker_token(SERIAL, signature="dGhpcmQ"))
     assert state_of(session) is State.SEARCHING
     session.find()
     assert session.authenticate() is not None
@@ -364,106 +356,3 @@ def test_a_new_connection_has_no_credential(tmp_path: Path, monkeypatch: pytest.
 
     with pytest.raises(RuntimeError, match="before a credential was attached"):
         session.envoy.fetch(METERS)
-
-
-def test_a_rejected_token_is_blocked_for_five_minutes() -> None:
-    """However often it is offered; another one is not."""
-    credentials = Credentials(settings(), lambda: NOW)
-    token = token_of(signature="Zmlyc3Q")
-    credentials.offer(token)
-    rejected = credentials.choose(NEW, 100)
-    assert rejected is not None
-
-    credentials.reject(rejected, 100)
-    assert credentials.choose(NEW, 101) is None
-    credentials.offer(token)
-    assert credentials.choose(NEW, 100 + REJECTED_RETRY_S - 1) is None
-    assert credentials.choose(NEW, 100 + REJECTED_RETRY_S) == rejected
-    credentials.offer(token_of(signature="c2Vjb25k"))
-    assert credentials.choose(NEW, 101) is not None
-
-
-def test_a_rejected_envoy_token_gives_way_to_the_brokers_and_is_retried_without_it() -> None:
-    """Two rejected tokens do not take turns."""
-    credentials = Credentials(settings(token=unsigned_token(SERIAL)), lambda: NOW)
-    manual = credentials.choose(NEW, 0)
-    assert manual is not None
-    assert manual.source == "ENVOY_TOKEN"
-    credentials.reject(manual, 0)
-    assert credentials.choose(NEW, 1) is None
-
-    credentials.offer(token_of(signature="Zmlyc3Q"))
-    from_broker = credentials.choose(NEW, REJECTED_RETRY_S + 1)
-    assert from_broker is not None
-    assert from_broker.source == "the token at the broker"
-    credentials.reject(from_broker, REJECTED_RETRY_S + 1)
-    retried = credentials.choose(NEW, REJECTED_RETRY_S + 2)
-    assert retried is not None
-    assert retried.source == "ENVOY_TOKEN"
-    credentials.reject(retried, REJECTED_RETRY_S + 2)
-    credentials.offer(token_of(signature="Zmlyc3Q"))
-    assert credentials.choose(NEW, REJECTED_RETRY_S + 3) is None
-
-
-def test_a_token_that_looks_invalid_is_used_only_where_there_is_no_better_one() -> None:
-    """Our clock may be wrong: the gateway decides."""
-    credentials = Credentials(settings(), lambda: NOW + 86_400)
-    expired = token_of(signature="b2xk")
-    assert credentials.offer(expired)
-    chosen = credentials.choose(NEW, 0)
-    assert chosen is not None
-    assert chosen.secret == expired.token
-
-    now_right = Credentials(settings(), lambda: NOW)
-    good = token_of(signature="Z29vZA")
-    assert now_right.offer(good)
-    assert not now_right.offer(token_of(signature="b2xk", lifetime_s=-3600))
-    assert now_right.offer(token_of(signature="bmV3"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["garbage", "a.b.c", unsigned_token(OTHER), unsigned_token(SERIAL).partition(".")[2]],
-    ids=["text", "parts", "another gateway's", "without header"],
-)
-def test_what_is_not_a_token_for_its_gateway_is_ignored(text: str) -> None:
-    """Not even where there is none."""
-    credentials = Credentials(settings(), lambda: NOW)
-
-    assert not credentials.offer(token_of().model_copy(update={"token": SecretStr(text)}))
-    assert credentials.choose(NEW, 0) is None
-
-
-def test_old_firmware_gets_the_password() -> None:
-    """The last six digits of the serial number, or ENVOY_PASSWORD; a rejected one is retried in five minutes."""
-    default = Credentials(settings(token=unsigned_token(SERIAL)), lambda: NOW).choose(OLD, 0)
-    credentials = Credentials(settings(password="given", username="installer"), lambda: NOW)
-    given = credentials.choose(OLD, 0)
-
-    assert default is not None
-    assert given is not None
-    assert default.secret.get_secret_value() == SERIAL[-6:]
-    assert default.name == "user envoy with the last six digits of the serial number"
-    assert given.name == "user installer with ENVOY_PASSWORD"
-    assert "check ENVOY_USERNAME and ENVOY_PASSWORD" in rejection_hint(given)
-    credentials.reject(given, 0)
-    assert credentials.choose(OLD, 1) is None
-    assert credentials.choose(OLD, REJECTED_RETRY_S) is not None
-
-
-def test_what_is_missing_is_reported_with_what_to_do() -> None:
-    """Without a token, and with one that cannot be used."""
-    missing = Credentials(settings(), lambda: NOW).missing_hint(NEW)
-    wrong = Credentials(settings(token=unsigned_token(OTHER)), lambda: NOW).missing_hint(NEW)
-
-    assert "set ENVOY_TOKEN, or start token_broker" in missing
-    assert "ENVOY_TOKEN cannot be used for it: it is for another gateway" in wrong
-
-
-def test_no_message_and_no_representation_holds_a_secret() -> None:
-    """They end up in logs."""
-    text = unsigned_token(SERIAL)
-    credential = Credentials(settings(token=text), lambda: NOW).choose(NEW, 0)
-
-    assert credential is not None
-    assert text not in repr(credential) + str(credential.auth) + rejection_hint(credential)

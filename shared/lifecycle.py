@@ -1,4 +1,4 @@
-"""How a service starts to stop, and what its exit code tells whoever started it."""
+"""How a service is stopped, and its exit codes."""
 
 import enum
 import signal
@@ -7,20 +7,20 @@ from types import FrameType
 
 
 class ExitCode(enum.IntEnum):
-    """What a service's exit code tells its supervisor."""
+    """The exit code of a service, for the program that supervises it."""
 
     STOPPED = 0
     FAILED = 1
     BAD_SETTINGS = 2
-    """A person must act first: starting again would fail again."""
+    """The settings must be corrected first; a restart would fail again."""
     TAKEN_OVER = 3
-    """Another program uses this service's MQTT client id: starting again would throw that one out."""
+    """Another program uses this service's MQTT client id; a restart would disconnect that one."""
 
 
 def stop_on_signals() -> threading.Event:
     """Return an event that SIGTERM or SIGINT sets.
 
-    Call it from the main thread. Everything that waits, waits on this event, so that a stop is never slept through.
+    Call it from the main thread. Wait on this event instead of sleeping, so that a stop is never delayed.
     """
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Log lines on standard error, as text for people or as JSON for machines."""
+"""Log lines on standard error, as text or as JSON."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ TEXT_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, any ``exception``."""
+    """One line of JSON for each record: ``time`` (ISO 8601, UTC), ``level``, ``logger``, ``message``, ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
@@ -25,7 +25,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, format: str) -> None:  # noqa: A002 - named as the setting LOG_FORMAT
-    """Send the log to standard error, which leaves standard output to readings.
+    """Send the log to standard error; standard output is for readings.
 
     Args:
         level: a name that :mod:`logging` knows, such as ``INFO``.
@@ -34,5 +34,5 @@ def configure(level: str, format: str) -> None:  # noqa: A002 - named as the set
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(TEXT_FORMAT, "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # urllib3 tells of every connection and retry, which the adapters tell better.
+    # urllib3 logs every connection and retry; the adapters log what matters of that.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

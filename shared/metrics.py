@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from shared.mqtt import Connection
+from shared.mqtt import Connection, QueueFull
 from shared.readings import Metrics
 
 METRICS_INTERVAL_S = 10.0
 
 
 class MetricsPublisher:
-    """Publishes what ``collect`` returns when it is due; never raises, never queues while the broker is away."""
+    """Publishes what ``collect`` returns whenever it is due."""
 
     def __init__(
         self,
@@ -21,7 +22,7 @@ class MetricsPublisher:
         """Prepare to publish; the first metrics are due at once.
 
         Args:
-            connection: to the broker.
+            connection: to the broker; a probe publishes no metrics, because it has no topic for them.
             collect: returns the metrics by name.
             clock: epoch seconds.
         """
@@ -32,13 +33,14 @@ class MetricsPublisher:
         """When the next metrics are due, on the monotonic clock."""
 
     def publish_if_due(self) -> None:
-        """Publish the metrics if ten seconds have passed and the broker is connected."""
+        """Publish the metrics if they are due; while the broker is away they are dropped, to save memory."""
         now = time.monotonic()
         if now < self.due_at:
             return
         self.due_at = now + METRICS_INTERVAL_S
-        if not self._connection.connected:
-            return  # queued metrics would only fill the memory
+        if not self._connection.connected or not self._connection.persistent_session:
+            return
         values = {name: float(value) for name, value in self._collect().items()}
         metrics = Metrics.model_validate({"timestamp": int(self._clock()), **values})
-        self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())
+        with suppress(QueueFull):
+            self._connection.publish(self._connection.topics.metrics(self._connection.client_id), metrics.to_json())

@@ -387,10 +387,10 @@ class Connection:
             client.subscribe(subscription.topic_filter, options=SubscribeOptions(qos=1, retainHandling=handling))
         self._state.connect_error = self._state.publish_error = None
         self._state.max_packet_bytes = getattr(properties, "MaximumPacketSize", MAX_MQTT_PACKET_BYTES)
-        self._state.connected.set()
         logger.info("connected to the broker at %s:%d", self._settings.host, self._settings.port)
         if self.persistent_session:
-            self._publish_status(ONLINE)
+            self._publish_status(ONLINE)  # before anything else is published
+        self._state.connected.set()
         self._inbox.put(Connected())
 
     def _on_connect_fail(self, _client: Client, _userdata: object) -> None:

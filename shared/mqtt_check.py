@@ -1,4 +1,4 @@
-"""The broker's line of ``--check``: does it accept the connection and a publication."""
+"""The broker's line of ``--check``: whether it accepts the connection and a publication."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ def check_broker(settings: MqttSettings, topic: str) -> CheckResult:
 
     Args:
         settings: the broker and the credentials.
-        topic: one that the service publishes to, with nothing retained: an empty retained message is published.
+        topic: one that the service may publish to and that retains nothing; an empty message is published there.
     """
     what = f"broker {settings.host}:{settings.port}"
     probe = settings.model_copy(update={"client_id": f"{settings.client_id}-check-{os.getpid()}"})
@@ -25,7 +25,11 @@ def check_broker(settings: MqttSettings, topic: str) -> CheckResult:
         try:
             publication = connection.publish(topic, b"", retain=True, content_type=None).result(CHECK_TIMEOUT_S)
         except NotAcknowledged:
-            return CheckResult(ok=False, what=what, text="did not acknowledge a publication; is it overloaded?")
+            return CheckResult(
+                ok=False,
+                what=what,
+                text=f"did not acknowledge a publication within {CHECK_TIMEOUT_S:g} s; is it overloaded?",
+            )
     if publication.accepted:
         return CheckResult(ok=True, what=what, text="accepts publications")
     text = f"refused a publication ({publication.reason}); check its access rules"

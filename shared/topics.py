@@ -1,24 +1,24 @@
-"""The topics of the MQTT contract: the only place where one is built or taken apart.
+"""The topics of the MQTT contract: the only module that builds or parses them.
 
-``docs/asyncapi.yaml`` is the contract in full.
+``docs/asyncapi.yaml`` is the complete contract.
 """
 
 import re
 from dataclasses import dataclass
 
 SERIAL_PATTERN = re.compile(r"[A-Za-z0-9]{1,32}")
-"""A gateway's serial number. Real ones have twelve digits; scrubbed ones may hold letters."""
+"""A gateway's serial number. Real ones have twelve digits; anonymized ones may contain letters."""
 
 KIND_PATTERN = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class UnknownTopic(ValueError):
-    """The topic is none of the contract's reading topics."""
+    """The topic is not one of the contract."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingTopic:
-    """Where a reading was published: ``source`` is a gateway's serial, or ``services/<client-id>`` for metrics."""
+    """The parts of a reading's topic; the source is a gateway's serial, or ``services/<client-id>`` for metrics."""
 
     source: str
     kind: str
@@ -35,7 +35,7 @@ class Topics:
         return f"{self.base}/{serial}/info"
 
     def gateway_status(self, serial: str) -> str:
-        """Return the topic that tells if the gateway answers."""
+        """Return the topic of whether a gateway responds."""
         return f"{self.base}/{serial}/status"
 
     def reading(self, serial: str, kind: str) -> str:
@@ -43,7 +43,7 @@ class Topics:
         return f"{self.base}/{serial}/readings/{kind}"
 
     def history(self, serial: str, kind: str) -> str:
-        """Return the topic of readings of a kind that arrive late."""
+        """Return the topic of readings of a kind that arrive late or are resent."""
         return f"{self.base}/{serial}/history/{kind}"
 
     def token(self, serial: str) -> str:
@@ -51,11 +51,11 @@ class Topics:
         return f"{self.base}/{serial}/token"
 
     def token_request(self, serial: str) -> str:
-        """Return the topic on which a token is asked for."""
+        """Return the topic on which a token for a gateway is requested."""
         return f"{self.base}/{serial}/token/request"
 
     def token_status(self, serial: str) -> str:
-        """Return the topic that tells how the token is, without the token."""
+        """Return the topic of the token's state, without the token."""
         return f"{self.base}/{serial}/token/status"
 
     def service_status(self, client_id: str) -> str:
@@ -67,7 +67,7 @@ class Topics:
         return f"{self.base}/services/{client_id}/metrics"
 
     def receipts(self, client_id: str) -> str:
-        """Return the topic on which a sink tells what is stored for good."""
+        """Return the topic on which a sink confirms which readings are stored."""
         return f"{self.base}/services/{client_id}/receipts"
 
     def all_token_requests(self) -> str:
@@ -75,14 +75,14 @@ class Topics:
         return self.token_request("+")
 
     def all_readings(self) -> tuple[str, str, str]:
-        """Return the filters for everything that is a reading: newest, late, and the services' metrics."""
+        """Return the filters for all readings: the newest, the late ones, and the services' metrics."""
         return self.reading("+", "#"), self.history("+", "#"), self.metrics("+")
 
     def parse_reading(self, topic: str) -> ReadingTopic:
-        """Return what a topic that :meth:`all_readings` matches says.
+        """Return the parts of a topic that :meth:`all_readings` matches.
 
         Raises:
-            UnknownTopic: it is no reading's topic.
+            UnknownTopic: it is not the topic of a reading.
         """
         below_base = topic.removeprefix(f"{self.base}/")
         match below_base.split("/", 2) if below_base != topic else []:
@@ -92,15 +92,15 @@ class Topics:
                 kind
             ):
                 return ReadingTopic(serial, kind)
-        raise UnknownTopic(f"no reading's topic: {topic!r}")
+        raise UnknownTopic(f"not the topic of a reading: {topic!r}")
 
     def parse_token_request(self, topic: str) -> str:
-        """Return the serial for which a token is asked.
+        """Return the serial of the gateway that a token is requested for.
 
         Raises:
-            UnknownTopic: it is no token request's topic.
+            UnknownTopic: it is not the topic of a token request.
         """
         match topic.removeprefix(f"{self.base}/").split("/"):
             case [serial, "token", "request"] if SERIAL_PATTERN.fullmatch(serial):
                 return serial
-        raise UnknownTopic(f"no token request's topic: {topic!r}")
+        raise UnknownTopic(f"not the topic of a token request: {topic!r}")

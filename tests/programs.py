@@ -55,7 +55,10 @@ def stored(home: Path, path: str, timestamp: int) -> float | None:
     file = home / "graphite" / "whisper" / f"{path.replace('.', '/')}.wsp"
     if not file.exists():
         return None
-    (start, _end, step), values = whisper.fetch(str(file), timestamp - 10, timestamp + 10)
+    try:
+        (start, _end, step), values = whisper.fetch(str(file), timestamp - 10, timestamp + 10)
+    except whisper.CorruptWhisperFile:  # Carbon is creating it
+        return None
     return dict(zip(range(start, start + step * len(values), step), values, strict=True)).get(timestamp)
 
 

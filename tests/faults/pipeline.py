@@ -176,7 +176,10 @@ class Pipeline:
     def _values(self, file: Path) -> dict[int, float]:
         if not file.exists():
             return {}
-        (start, _end, step), values = whisper.fetch(str(file), int(time.time()) - DAY_S)
+        try:
+            (start, _end, step), values = whisper.fetch(str(file), int(time.time()) - DAY_S)
+        except whisper.CorruptWhisperFile:  # Carbon is creating it
+            return {}
         times = range(start, start + step * len(values), step)
         return {at: value for at, value in zip(times, values, strict=True) if value is not None}
 

@@ -80,6 +80,7 @@ def test_a_poller_is_healthy_while_gateway_and_broker_are_up(broker: Server, roo
         wait_until(lambda: roof.serial in health_of("poller", tmp_path)[1], "the loss is reported")
 
 
+@pytest.mark.root
 def test_a_service_on_a_full_disk_goes_on_and_is_not_healthy(tmp_path: Path) -> None:
     """A heartbeat that cannot be written ends nothing."""
     with small_disk(tmp_path / "poller", 100) as filler:

@@ -218,7 +218,7 @@ def test_every_channel_has_one_who_sends_and_one_who_receives() -> None:
 @cache
 def sources_of_services() -> str:
     """Return the source of what makes messages: the services without the simulator, and shared/tokens.py."""
-    services = [file for file in sorted((ROOT / "services").glob("*/*.py")) if file.parent.name != "simulator"]
+    services = [file for file in sorted((ROOT / "services").rglob("*.py")) if "simulator" not in file.parts]
     return "\n".join(file.read_text() for file in [*services, ROOT / "shared" / "tokens.py"])
 
 

@@ -1,9 +1,9 @@
-"""What the journal and its receipts cost the publisher.
+"""Throughput and processor time of a publisher without and with the journal.
 
 ``python -m benchmarks.journal [polls]`` publishes polls of ten readings through a real Mosquitto to a carbon_sink with
-a real Carbon, first straight from memory, then through the journal, once with the broker's acknowledgement and once
-with the sink's receipt ending a reading's stay. Told are readings each second until the last has ended its stay, and
-the publisher's own processor time.
+a real Carbon: without a journal, then with the journal and the broker's acknowledgement removing a row, then with the
+sink's receipt removing it. It prints readings per second until the last row is removed, and the publisher's processor
+time for each reading.
 """
 
 import resource
@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from shared.journal import Journal
@@ -26,7 +27,7 @@ from tests.programs import HOST, Program, free_port, listening, wait_until
 
 READINGS_A_POLL = 10
 SERIAL = "122012345678"
-WITHIN_S = 300.0
+TIMEOUT_S = 300.0
 
 
 def main() -> None:
@@ -38,51 +39,53 @@ def main() -> None:
         environment = ports | {"STATE_DIR": folder, "CARBON_HOST": HOST, "CARBON_SETTLE_S": "2"}
         for module, setting in [("deploy.local.broker", "MQTT_PORT"), ("deploy.local.carbon", "CARBON_PORT")]:
             running.enter_context(Program.python(module, log=state / f"{module}.log", environment=environment))
-            wait_until(lambda port=int(ports[setting]): listening(port), module)  # type: ignore[misc]
+            wait_until(partial(listening, int(ports[setting])), module)
         sink = Program.python("services.carbon_sink", log=state / "sink.log", environment=environment)
         running.enter_context(sink)
         wait_until(lambda: "connected to the broker" in sink.output, "the sink is connected")
         settings = MqttSettings(host=HOST, port=int(ports["MQTT_PORT"]), client_id="benchmark")
 
         print(f"{polls} polls of {READINGS_A_POLL} readings")
-        timed("from memory", polls, lambda: from_memory(settings, polls))
+        timed("no journal", polls, partial(without_journal, settings, polls))
         for name, receipts_from in [("journal, broker only", NO_SINK), ("journal, receipts", "carbon-sink")]:
-            kept = JournalSettings(receipts_from=receipts_from, resend_after_s=120.0)
+            journal_settings = JournalSettings(receipts_from=receipts_from, resend_after_s=120.0)
             path = state / f"{receipts_from}.sqlite"
-            timed(name, polls, lambda kept=kept, path=path: through_journal(settings, kept, path, polls))  # type: ignore[misc]
+            timed(name, polls, partial(through_journal, settings, journal_settings, path, polls))
 
 
 def timed(name: str, polls: int, publish: Callable[[], None]) -> None:
-    """Run one way of publishing and print what it took."""
+    """Run one way of publishing and print its figures."""
     began, cpu_began_s = time.monotonic(), cpu_s()
     publish()
-    took_s, used_s = time.monotonic() - began, cpu_s() - cpu_began_s
+    duration_s, cpu_used_s = time.monotonic() - began, cpu_s() - cpu_began_s
     count = polls * READINGS_A_POLL
-    print(f"{name:<24} {count / took_s:7,.0f} readings/s  {1e6 * used_s / count:5.0f} µs CPU a reading")
+    print(f"{name:<24} {count / duration_s:7,.0f} readings/s  {1e6 * cpu_used_s / count:5.0f} µs CPU a reading")
 
 
-def from_memory(settings: MqttSettings, polls: int) -> None:
-    """Publish without a journal and wait for the broker's answers."""
+def without_journal(settings: MqttSettings, polls: int) -> None:
+    """Publish without a journal and wait for the broker's acknowledgements."""
     with Connection(settings, stop=threading.Event()) as connection:
         connection.wait_until_connected(10)
-        answers: list[Future[Publication]] = []
+        publications: list[Future[Publication]] = []
         for poll in range(polls):
             for reading in readings(poll):
                 topic = connection.topics.history(SERIAL, reading.kind)
-                answers.append(connection.publish(topic, reading.to_json()))
-        wait(answers, WITHIN_S)
+                publications.append(connection.publish(topic, reading.to_json()))
+        wait(publications, TIMEOUT_S)
 
 
-def through_journal(settings: MqttSettings, kept: JournalSettings, path: Path, polls: int) -> None:
+def through_journal(settings: MqttSettings, journal_settings: JournalSettings, path: Path, polls: int) -> None:
     """Publish through a journal and wait until it is empty."""
     stop = threading.Event()
-    with Connection(settings, stop=stop, subscriptions=subscriptions(Topics("enphase"), kept)) as connection:
-        outbox = Outbox(connection, Journal(path, keep_days=1, max_mb=256), kept)
+    with Connection(
+        settings, stop=stop, subscriptions=subscriptions(Topics("enphase"), journal_settings)
+    ) as connection:
+        outbox = Outbox(connection, Journal(path, keep_days=1, max_mb=256), journal_settings)
         publishing = threading.Thread(target=outbox.run, args=(stop,))
         publishing.start()
         for poll in range(polls):
             outbox.add(SERIAL, readings(poll))
-        ends_at = time.monotonic() + WITHIN_S
+        ends_at = time.monotonic() + TIMEOUT_S
         while outbox.counters["readings_receipted"] < polls * READINGS_A_POLL and time.monotonic() < ends_at:
             if isinstance(message := connection.receive(0.1), Message):
                 connection.acknowledge(message)

@@ -13,8 +13,8 @@ def backoff_s(failures: int, *, first_s: float, max_s: float) -> float:
 
     Args:
         failures: how many in a row, 1 for the first.
-        first_s: the longest delay after the first failure.
-        max_s: the longest delay of all.
+        first_s: the maximum delay after the first failure.
+        max_s: the maximum delay after any.
     """
     delay_s = min(max_s, first_s * 2.0 ** min(max(failures, 1) - 1, MAX_DOUBLINGS))
     return random.uniform(delay_s / 2, delay_s)  # noqa: S311 - jitter, no secret

@@ -1,4 +1,4 @@
-"""``--check``: the outside connections of a service, tested one by one and reported in a line each."""
+"""``--check``: the outside connections of a service, tested one by one; each result is one line."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ CHECK_TIMEOUT_S = 5.0
 
 
 class CheckResult(NamedTuple):
-    """The result of one check; where it failed, the text says what to do."""
+    """The result of one check; the text of a failed one ends with what to do."""
 
     ok: bool
     what: str

@@ -119,7 +119,7 @@ def _pool_classes(adapter: BoundedAdapter) -> dict[str, type[HTTPConnectionPool]
     """Return the connection pools of both schemes, whose connections register each socket with the adapter."""
 
     class RegisteredSocket:
-        """Registers a socket as soon as it is opened: before the TLS handshake and a proxy's answer to CONNECT."""
+        """Registers a socket as soon as it is opened: before the TLS handshake and a proxy's response to CONNECT."""
 
         _sock: socket.socket | None = None
 

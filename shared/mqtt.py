@@ -300,7 +300,7 @@ class Connection:
             topic: the topic.
             payload: what to publish; empty with ``retain`` removes the retained message.
             retain: whether the broker keeps it for later subscribers.
-            content_type: None for a plain word.
+            content_type: None for plain text.
             expiry_s: after how many seconds the broker drops it; never if None.
             user_properties: sent with the payload.
             resend: whether it is resent after a reconnect; otherwise the future then raises ConnectionClosed.

@@ -213,7 +213,7 @@ class Outbox:
     def _publish_until_inflight_is_full(self) -> None:
         while self._connection.connected and len(self._inflight) < self._max_inflight():
             if self._new:
-                # After an outage many polls wait; the newest is of most use.
+                # After an outage many polls wait; the newest is needed first.
                 newest_poll = self._new[-1]
                 if newest_poll:
                     self._publish(newest_poll.popleft(), from_backlog=False)

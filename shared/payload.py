@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class InvalidPayload(ValueError):
-    """A payload breaks the contract; the message gives the field and the reason, never the content."""
+    """A payload breaks the contract; the message names the field and the reason, never the content."""
 
 
 class Payload(BaseModel):

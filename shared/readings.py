@@ -123,7 +123,7 @@ class MeterValues(IdentifiedReading):
 
 
 class Meter(MeterValues):
-    """A meter over all its phases; voltage and current are the sums that the gateway gives."""
+    """A meter over all its phases; voltage and current are the gateway's sums."""
 
     kind_template = "meter/{type}"
     identity = frozenset({"type"})

@@ -30,7 +30,7 @@ TokenKind = Literal["owner", "installer", "manual"]
 
 
 class InvalidToken(ValueError):
-    """A text is not the expected token; the message gives the reason and never quotes it."""
+    """A text is not the expected token; the message is the reason and never quotes the text."""
 
 
 class ExpiredToken(InvalidToken):

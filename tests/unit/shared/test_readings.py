@@ -45,7 +45,7 @@ def values(reading_class: type[Reading]) -> st.SearchStrategy[Reading]:
 
 @given(st.one_of([values(reading_class) for reading_class in READINGS]))
 def test_a_reading_sent_and_received_is_the_same(reading: Reading) -> None:
-    """Every reading survives its journey exactly, to the last bit of its numbers."""
+    """Encoding and decoding change nothing, to the last bit of a number."""
     assert reading_from_json(reading.kind, reading.to_json()) == reading
 
 
@@ -57,23 +57,23 @@ def test_metrics_under_any_name_sent_and_received_are_the_same(counts: dict[str,
     assert reading_from_json("metrics", metrics.to_json()).numbers() == counts
 
 
-def test_what_is_not_measured_is_left_out_of_the_payload() -> None:
+def test_a_value_that_is_not_measured_is_left_out_of_the_payload() -> None:
     """A gateway without a counter publishes no key for it."""
     reading = Production(timestamp=5, power_w=1.5, source="gateway")
 
     assert json.loads(reading.to_json()) == {"timestamp": 5, "power_w": 1.5, "source": "gateway"}
 
 
-def test_what_the_topic_tells_is_left_out_of_the_payload() -> None:
-    """A phase's payload holds neither its meter's type nor its number, which the kind does."""
+def test_what_is_part_of_the_topic_is_left_out_of_the_payload() -> None:
+    """A phase's payload has neither its meter's type nor its number, which are in the kind."""
     reading = MeterPhase(type="net-consumption", phase=2, timestamp=5, active_power_w=-1.0)
 
     assert reading.kind == "meter/net-consumption/phase/2"
     assert json.loads(reading.to_json()) == {"timestamp": 5, "active_power_w": -1.0}
 
 
-def test_numbers_are_the_fields_that_a_time_series_can_hold() -> None:
-    """The source of a production is no number, and its timestamp no value."""
+def test_numbers_are_the_fields_that_a_time_series_can_store() -> None:
+    """The source of a production is not a number, and its timestamp is not a value."""
     assert Production(timestamp=5, power_w=1.5, source="meter").numbers() == {"power_w": 1.5}
 
 
@@ -102,35 +102,35 @@ def test_numbers_are_the_fields_that_a_time_series_can_hold() -> None:
         ("weather", b'{"timestamp": 1}'),
     ],
 )
-def test_a_payload_that_is_no_reading_is_refused_by_name(kind: str, payload: bytes) -> None:
-    """Whatever arrives, it is a reading or an InvalidPayload."""
+def test_a_payload_that_is_not_a_reading_is_rejected(kind: str, payload: bytes) -> None:
+    """Every payload is a reading or an InvalidPayload."""
     with pytest.raises(InvalidPayload):
         reading_from_json(kind, payload)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_a_number_that_json_does_not_have_makes_no_reading(number: float) -> None:
-    """NaN and Infinity are refused where a reading is made, too."""
+def test_a_number_that_json_does_not_have_is_rejected(number: float) -> None:
+    """NaN and Infinity are rejected in the publisher too."""
     with pytest.raises(ValueError, match="finite"):
         Grid(timestamp=1, power_w=number, import_power_w=0, export_power_w=0)
 
 
 def test_a_reading_cannot_be_changed() -> None:
-    """A reading is what was measured."""
+    """It is what was measured."""
     reading = Inverter(serial="1", timestamp=1, power_w=2)
 
     with pytest.raises(ValueError, match="frozen"):
         reading.power_w = 3  # type: ignore[misc]
 
 
-def test_a_key_nobody_knows_yet_is_passed_over() -> None:
-    """A newer publisher may say more than we understand."""
+def test_an_unknown_key_is_ignored() -> None:
+    """A newer publisher may have more fields."""
     assert reading_from_json("meter/evse", b'{"timestamp": 1, "colour": "red"}') == Meter(type="evse", timestamp=1)
 
 
-def test_no_error_tells_what_a_payload_held() -> None:
-    """A refused payload is not quoted: it may hold anything."""
-    with pytest.raises(InvalidPayload) as refused:
+def test_an_error_does_not_quote_the_payload() -> None:
+    """It may contain anything."""
+    with pytest.raises(InvalidPayload) as rejected:
         reading_from_json("inverter/1", b'{"timestamp": 1, "power_w": "sesame"}')
 
-    assert "sesame" not in str(refused.value)
+    assert "sesame" not in str(rejected.value)

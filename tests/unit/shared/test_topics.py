@@ -13,8 +13,8 @@ TOPICS = Topics("home/enphase")
         (TOPICS.metrics("carbon-sink"), ReadingTopic("services/carbon-sink", "metrics")),
     ],
 )
-def test_a_reading_topic_taken_apart_tells_what_it_was_built_from(topic: str, expected: ReadingTopic) -> None:
-    """Building and parsing are each other's inverse."""
+def test_a_reading_topic_is_parsed_into_what_it_was_built_from(topic: str, expected: ReadingTopic) -> None:
+    """Parsing is the inverse of building."""
     assert TOPICS.parse_reading(topic) == expected
 
 
@@ -32,12 +32,12 @@ def test_a_reading_topic_taken_apart_tells_what_it_was_built_from(topic: str, ex
         "home/enphase/services/a b/metrics",
     ],
 )
-def test_a_topic_that_is_no_readings_is_refused(topic: str) -> None:
-    """What does not fit the contract is not guessed at."""
+def test_a_topic_that_is_not_a_readings_is_rejected(topic: str) -> None:
+    """Nothing outside the contract is guessed."""
     with pytest.raises(UnknownTopic):
         TOPICS.parse_reading(topic)
 
 
-def test_a_token_request_tells_its_gateway() -> None:
+def test_a_token_request_names_its_gateway() -> None:
     """The serial is read from the topic."""
     assert TOPICS.parse_token_request(TOPICS.token_request("122012345678")) == "122012345678"

@@ -104,7 +104,7 @@ class BoundedSession(requests.Session):
         for scheme in ("https://", "http://"):
             self.mount(scheme, BoundedAdapter())
 
-    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002 - requests passes it by this name
+    def get_redirect_target(self, _response: requests.Response) -> None:
         """Return that no response is a redirect: requests would read the body of one without a limit."""
         return
 

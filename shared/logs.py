@@ -24,15 +24,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def configure(level: str, format: str) -> None:  # noqa: A002 - named as the setting LOG_FORMAT
+def configure(level: str, line_format: str) -> None:
     """Send the log to standard error; standard output is for readings.
 
     Args:
         level: a name that :mod:`logging` knows, such as ``INFO``.
-        format: ``text`` or ``json``.
+        line_format: ``text`` or ``json``.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(TEXT_FORMAT, "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(
+        JsonFormatter() if line_format == "json" else logging.Formatter(TEXT_FORMAT, "%Y-%m-%d %H:%M:%S")
+    )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # urllib3 logs every connection and retry; the adapters log what matters of that.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

@@ -17,8 +17,8 @@ The facts behind it are paho-mqtt 2.2.0's source and measurements against Mosqui
 
 import contextlib
 import logging
+import math
 import queue
-import random
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -34,6 +34,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from shared.backoff import jittered_s
 from shared.lifecycle import ExitCode
 from shared.messages import OFFLINE, ONLINE
 from shared.paho_client import PahoClient, new_properties
@@ -51,7 +52,7 @@ SESSION_EXPIRY_S = 7 * 86_400
 """How long the broker keeps the session of a disconnected service, and queues messages for it."""
 
 MIN_RECONNECT_DELAY_S, MAX_RECONNECT_DELAY_S = 1, 30
-MIN_REFUSED_DELAY_S, MAX_REFUSED_DELAY_S = 30, 60
+MAX_REFUSED_DELAY_S = 60
 """Between attempts with credentials that the broker refuses: some brokers lock out clients that retry too often."""
 
 NETWORK_THREAD_STOP_TIMEOUT_S = 2.0
@@ -174,7 +175,7 @@ class Connection:
         self._unacknowledged: dict[int, Future[Publication]] = {}
         """Publications by packet identifier."""
         # paho doubles the delay and adds no jitter; a random maximum keeps services from reconnecting in step.
-        self._max_reconnect_delay_s = random.randint(MAX_RECONNECT_DELAY_S // 2, MAX_RECONNECT_DELAY_S)  # noqa: S311
+        self._max_reconnect_delay_s = math.ceil(jittered_s(MAX_RECONNECT_DELAY_S))
         self._connect_properties = new_properties(PacketTypes.CONNECT)
         self._connect_properties.SessionExpiryInterval = SESSION_EXPIRY_S if persistent_session else 0
         if receive_maximum is not None:
@@ -375,7 +376,7 @@ class Connection:
         if reason_code.is_failure:
             hint = "; check MQTT_USERNAME and MQTT_PASSWORD" if reason_code.value in BAD_CREDENTIALS else ""
             self._warn_once(f"refused the connection: {reason_code}{hint}")
-            delay_s = random.randint(MIN_REFUSED_DELAY_S, MAX_REFUSED_DELAY_S)  # noqa: S311
+            delay_s = math.ceil(jittered_s(MAX_REFUSED_DELAY_S))
             client.reconnect_delay_set(delay_s, delay_s)
             return
         client.reconnect_delay_set(MIN_RECONNECT_DELAY_S, self._max_reconnect_delay_s)

@@ -192,12 +192,12 @@ class Outbox:
         try:
             self._new.append(deque(self._journal.add(serial, readings, self._clock())))
         except JournalFull as error:
-            if not self.counters["readings_not_journaled"]:
-                logger.error("readings are published without being journaled: %s; free disk space", error)  # noqa: TRY400
-            self.counters["readings_not_journaled"] += len(readings)
-            self._publish_not_journaled(serial, readings)
+            self._publish_not_journaled(serial, readings, error)
 
-    def _publish_not_journaled(self, serial: str, readings: Sequence[Reading]) -> None:
+    def _publish_not_journaled(self, serial: str, readings: Sequence[Reading], error: JournalFull) -> None:
+        if not self.counters["readings_not_journaled"]:
+            logger.error("readings are published without being journaled: %s; free disk space", error)
+        self.counters["readings_not_journaled"] += len(readings)
         for reading in readings:
             topic = self._connection.topics.reading(serial, reading.kind)
             try:
@@ -206,7 +206,7 @@ class Outbox:
                 self.counters["readings_expired"] += 1
 
     def _publish_queued(self) -> None:
-        # The queue is full of readings that were not journaled; the rows are published after them.
+        # paho's queue is full of readings that were not journaled; rows are published once it is shorter.
         with suppress(QueueFull):
             self._publish_until_inflight_is_full()
 

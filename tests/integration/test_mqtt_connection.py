@@ -244,7 +244,6 @@ def test_refused_credentials_are_logged_once_with_what_to_do(
     tmp_path: Path, stop: threading.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker's reason code is in the message."""
-    monkeypatch.setattr("shared.mqtt.MIN_REFUSED_DELAY_S", 1)
     monkeypatch.setattr("shared.mqtt.MAX_REFUSED_DELAY_S", 1)
     with mosquitto(tmp_path, ["allow_anonymous false"]) as broker, Proxy(broker.port) as proxy:
         with Connection(MqttSettings(host=HOST, port=proxy.port, client_id="poller"), stop=stop) as connection:

@@ -5,15 +5,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import shared.outbox
 from shared.journal import Journal
 from shared.messages import Receipt
-from shared.mqtt import Connection, Message, Subscription
+from shared.mqtt import Connection, Message, Publication, QueueFull, Subscription
 from shared.outbox import Outbox, subscriptions
 from shared.readings import Inverter, Production, Reading
 from shared.settings import JournalSettings, MqttSettings
@@ -320,3 +322,40 @@ def test_a_receipt_for_a_later_reading_has_the_earlier_ones_resent(
 
         assert sorted(sink.values("history")) == list(range(30))
         assert box.counters["readings_resent"] == 30
+
+
+def test_p3_on_a_full_disk_readings_are_published_without_the_journal(outbox: Running, sink: Sink) -> None:
+    """They have no row number, and are counted; once there is space they are journaled again."""
+    with outbox() as box:
+        add(box, production(0))
+        wait_until(lambda: sink.values("readings") == [0], "it is received")
+        (pages,) = box._journal._database.execute("PRAGMA page_count").fetchone()
+        box._journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        many = [production(number) for number in range(1, 500)]
+        box.add(SERIAL, many)
+        wait_until(lambda: 499 in sink.values("readings"), "they are received")
+        box._journal._database.execute("PRAGMA max_page_count = 1000000")
+        add(box, production(500))
+        wait_until(lambda: 500 in sink.values("readings"), "the next one is received")
+
+        assert box.counters["readings_not_journaled"] == len(many)
+    journaled = [message for message in sink.received if "sequence" in message.user_properties]
+    assert [json.loads(message.payload)["power_w"] for message in journaled] == [0, 500]
+
+
+def test_while_the_queue_of_the_mqtt_client_is_full_readings_wait(
+    outbox: Running, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is lost, and the outbox goes on."""
+    with outbox() as box:
+        publish, failures = box._connection.publish, iter(range(5))
+
+        def publish_later(topic: str, *arguments: Any, **keywords: Any) -> Future[Publication]:
+            if next(failures, None) is not None:
+                raise QueueFull("full")
+            return publish(topic, *arguments, **keywords)
+
+        monkeypatch.setattr(box._connection, "publish", publish_later)
+        add(box, *(production(number) for number in range(10)))
+
+        wait_until(lambda: len(sink.values("readings") + sink.values("history")) == 10, "all are received")

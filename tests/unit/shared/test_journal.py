@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.journal import Journal, JournalError, JournalInUse, Row
+from shared.journal import RESERVE_BYTES, Journal, JournalError, JournalFull, JournalInUse, Row
 from shared.readings import Consumption, Production, Reading
 from tests.programs import ROOT
 
@@ -196,6 +196,34 @@ def test_a_clock_jump_changes_no_age(journal: Journal) -> None:
 
     assert journal.prune(NOW + 366 * 86_400) == 0
     assert journal.prune(NOW + 373 * 86_400) == 1
+
+
+def fill(journal: Journal) -> None:
+    """Let SQLite fail as on a full disk: the database must not grow any more."""
+    (pages,) = journal._database.execute("PRAGMA page_count").fetchone()
+    journal._database.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_p3_on_a_full_disk_nothing_is_written_and_the_reserve_is_released(journal: Journal, path: Path) -> None:
+    """A poll is written whole or not at all, and rows can be removed afterwards."""
+    journal.add(SERIAL, [production(NOW)], NOW)
+    fill(journal)
+
+    with pytest.raises(JournalFull, match="database or disk is full"):
+        journal.add(SERIAL, [production(NOW + step) for step in range(1000)], NOW)
+
+    assert journal.sequences() == [1]
+    assert not path.with_suffix(".reserve").exists()
+    assert journal.remove([(1, 1)]) == 1
+
+
+def test_the_reserve_is_created_again_at_the_next_start(journal: Journal, path: Path) -> None:
+    """The next full disk finds one."""
+    journal.close()
+    path.with_suffix(".reserve").unlink()
+
+    with Journal(path, keep_days=7, max_mb=1):
+        assert path.with_suffix(".reserve").stat().st_size == RESERVE_BYTES
 
 
 WRITER = """

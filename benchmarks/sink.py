@@ -1,7 +1,7 @@
 """How fast readings go through a real Mosquitto and carbon_sink into a real Carbon.
 
 ``python -m benchmarks.sink [readings]`` starts all three on ports of their own, publishes a burst of readings with
-QoS 1, waits until the last one is in its Whisper file, and tells readings and points each second, and what each
+QoS 1, waits until the last one is in its Whisper file, and prints readings and points per second, and what each
 program took of processor and memory.
 """
 

@@ -50,11 +50,11 @@ def start_to_publication_s(viewer: Connection) -> float:
     while not isinstance(message := viewer.receive(60), Message):
         if message is None:
             raise SystemExit("no reading within a minute: docker compose logs poller")
-    heard_at = time.time()
+    received_at = time.time()
     viewer.acknowledge(message)
     container = printed(*COMPOSE, "ps", "-q", "poller")
     started = printed("docker", "inspect", "-f", "{{.State.StartedAt}}", container)
-    return heard_at - datetime.fromisoformat(started).timestamp()
+    return received_at - datetime.fromisoformat(started).timestamp()
 
 
 def printed(*command: str) -> str:

@@ -1,7 +1,7 @@
 """The commands that README.md and docs/ print, and a copy of the checkout to run them in.
 
 A command is a line of a block marked `sh`, or a code span that begins like one. Each matches exactly one pattern, which
-says where it is run: by `tests/unit/test_documented_commands.py`, by `tests/docker/test_documented_commands.py`, or
+decides where it is run: by `tests/unit/test_documented_commands.py`, by `tests/docker/test_documented_commands.py`, or
 nowhere, for a reason.
 """
 

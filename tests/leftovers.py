@@ -48,7 +48,9 @@ class LeftoversPlugin:
             shutil.rmtree(self._folder)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """List what is left."""
+        """List what is left, and where the files of a run with failures are."""
+        if self._folder.exists():
+            terminalreporter.write_line(f"the tests' temporary files are kept in {self._folder}")
         for leftover in sorted(self._leftovers):
             terminalreporter.write_line(f"left behind by the tests: {leftover}", red=True)
         if os.environ.get("CI") and not self._leftovers:

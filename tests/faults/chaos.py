@@ -112,7 +112,7 @@ def count(pipeline: Pipeline, outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """Run as the command line says; exit 0 if nothing is lost or wrong, 1 otherwise."""
+    """Run with the options of the command line; exit 0 if nothing is lost or wrong, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to inject faults [10]")
     parser.add_argument("--seed", type=int, default=None, help="which faults come when [random]")

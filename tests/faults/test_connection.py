@@ -93,7 +93,7 @@ def test_malformed_packets_leave_no_service_idle(pipeline: Pipeline) -> None:
 
 
 def test_a_session_taken_over_by_another_client_ends_the_service(pipeline: Pipeline) -> None:
-    """With reason code 0x8E (Mosquitto 2.0.11 only closes the connection) it exits with 3 and says what to do."""
+    """With reason code 0x8E (Mosquitto 2.0.11 only closes the connection) it exits with 3 and logs what to do."""
     pipeline.proxy.respond_with(CONNACK + SESSION_TAKEN_OVER)
     pipeline.proxy.reset_all()
 

@@ -57,7 +57,7 @@ raise SystemExit(main())
 
 
 class ClockShift:
-    """A file that tells a service by how many seconds its clock is ahead."""
+    """A file with the seconds by which a service's clock is ahead."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock-shift"

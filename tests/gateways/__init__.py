@@ -1,6 +1,6 @@
 """Gateways that do not exist, described by what they measure, and the responses that such a gateway gives.
 
-They stand in for real recordings in the tests that everybody runs. Shapes and oddities are facts of real gateways
+They replace real recordings in the tests that everybody runs. Shapes and oddities are facts of real gateways
 (`docs/gateways.md`); every serial number and every figure is made up, and the figures add up: powers and energies of
 phases make those of the meter, production and grid make consumption. `catalog.py` holds the gateways themselves.
 """
@@ -140,7 +140,7 @@ class Gateway:
     firmware: str
     expected: Expected
     is_metered_hardware: bool | None = None
-    """What /info tells; None where it does not."""
+    """What /info reports; None where it does not."""
     meters: tuple[Meter, ...] = ()
     inverters: tuple[Inverter, ...] = ()
     batteries: tuple[Battery, ...] = ()
@@ -234,7 +234,7 @@ def _meters(gateway: Gateway) -> Responses:
             "eid": FIRST_METER_EID + EID_STEP * number,
             "state": meter.state,
             "measurementType": meter.kind,
-            # One phase is called "three", too; only the count tells.
+            # One phase is called "three", too; only the count is right.
             "phaseMode": "split" if len(meter.phases) == 2 else "three",
             "phaseCount": len(meter.phases),
             "meteringStatus": "normal",

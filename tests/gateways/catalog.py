@@ -421,7 +421,7 @@ GATEWAYS = (
             Meter("evse", (Phase(-14.5, 0.0, -20.5, **SPLIT), Phase(-0.5, 0.0, 0.0, **SPLIT)), state="disabled"),
         ),
         inverters=inverters("122099008600", 11, power_w=230, lifetime_wh=730_000),
-        # Its own count stays at zero beside the meter's.
+        # Its own count stays at zero, unlike the meter's.
         production_counts=Counts(8_000, 60_000, 8_000_100.75),
         consumption_counts=Counts(9_000, 70_000, 13_200_000),
         oddities=(

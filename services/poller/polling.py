@@ -170,6 +170,7 @@ class GatewayPoller:
                 reader.fetch(endpoint)
             case Identify():
                 reader.identify()
+                self._publisher.publish_info(reader.info)
             case Poll() as poll:
                 self._poll(reader, poll)
         return now
@@ -182,7 +183,8 @@ class GatewayPoller:
         self._stats.polls += 1
         self._outage = Outage()
         self._publisher.publish_status(online=True)
-        self._publisher.publish_info(reader.info)
+        if poll.sweep is not None:
+            self._publisher.publish_info(reader.info)
         if readings:
             self._add(reader.site.identity.serial, readings)
 

@@ -87,8 +87,8 @@ class NeedsPlugin:
             self._config.hook.pytest_deselected(items=impossible)
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
-        """Count the tests that are not run, by the first of their needs."""
-        for item in items:
+        """Count the tests that are not run, by the first of their needs; what -k leaves out is left out on purpose."""
+        for item in [] if self._config.option.keyword else items:
             needs = [need.name for need in NEEDS if item.get_closest_marker(need.name)]
             self._not_run.update(needs[:1])
 

@@ -56,8 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def image(docker_compose_project_name: str) -> Iterator[str]:
-    """Yield the name of the image that the tests build, and remove it afterwards; a running stack keeps its own."""
+    """Build the image once, under a name of its own, yield the name, and remove the image afterwards.
+
+    A stack that is running here keeps its image. A second build would leave the first image without a name.
+    """
+    if problem := docker_problem():
+        pytest.fail(problem)
     name = f"enphase-pipeline-test:{secrets.token_hex(4)}"
+    build = ["docker", "compose", "--project-directory", str(ROOT), "build", "--quiet", "setup"]
+    subprocess.run(build, check=True, env=clean_environment("COMPOSE_") | {"PIPELINE_IMAGE": name})
     yield name
     # pytest-docker removes the stack, unless its start failed.
     down = ["docker", "compose", "-p", docker_compose_project_name, "down", "--volumes", "--remove-orphans"]
@@ -79,8 +86,6 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory, image: str) -> Path:
 @pytest.fixture(scope="session")
 def docker_compose_command(settings_file: Path) -> str:
     """Return how compose is called, with the settings of the tests and none of a developer's, if it works here."""
-    if problem := docker_problem():
-        pytest.fail(problem)
     developers = os.environ.keys() - clean_environment().keys() | {"COMPOSE_PROFILES"}
     return f"env {' '.join(f'-u {name}' for name in sorted(developers))} docker compose --env-file {settings_file}"
 
@@ -94,7 +99,7 @@ def docker_compose_file() -> str:
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
     """Begin without volumes of an earlier run, and wait until all is well."""
-    return ["down -v --remove-orphans", "up --build --wait --quiet-pull"]
+    return ["down -v --remove-orphans", "up --wait --quiet-pull"]
 
 
 @pytest.fixture(scope="session")

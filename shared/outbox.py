@@ -67,12 +67,14 @@ class Outbox:
 
     ::
 
-                 add()          PUBLISH             PUBACK                 receipt
-        readings ────────► new ──────────► inflight ────────► unreceipted ─────────► removed
-                            ▲                │  ▲                  │
-                            └─ lost connection  │ PUBLISH,         │ no receipt in time
-                                                │ on history/      ▼
-        rows of an earlier run ───────────────────────────────► backlog
+        readings ──add()──► new ──PUBLISH──► inflight ──PUBACK──► unreceipted ──receipt──► removed
+                                                ▲                      │
+                                                │ PUBLISH on history/  │ no receipt in time
+                                                │                      │
+        rows of an earlier run ─────────────► backlog ◄────────────────┘
+
+        connection lost:      inflight  ──► new or backlog, where it came from
+        too old or too many:  any state ──► expired
 
     - *New* polls are published before the *backlog*, the newest first. Each row is in the journal in every state.
     - A connection that is lost returns *inflight* rows to where they came from; such *interrupted* rows are published
@@ -83,8 +85,9 @@ class Outbox:
       in each ``HOUSEKEEPING_INTERVAL_S``: while Carbon is away for a day nothing has a receipt, and resending all of it
       would only fill the broker's memory with copies.
     - Without a sink (``receipts_from`` is ``none``) the broker's acknowledgement with a subscriber removes a row.
-    - Capacity: the journal's ``max_mb`` bytes on disk, at about 400 bytes a reading, and ``keep_days``; what exceeds it
-      expires, oldest first. ``MAX_INFLIGHT`` rows are inflight. Memory holds a number for each row, not the readings.
+    - Capacity: ``max_mb`` on disk (256 MB are about 640,000 readings of 400 bytes) and ``keep_days``; what exceeds it
+      expires, oldest first. At most ``MAX_INFLIGHT`` rows are inflight. Memory holds no readings, only 40
+      bytes for each row of the backlog and 160 for each unreceipted one.
     """
 
     def __init__(

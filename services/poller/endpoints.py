@@ -37,7 +37,7 @@ def _always(_site: "Site", _sweep: "Snapshot") -> bool:
     return True
 
 
-def _complete(_response: Any) -> bool:  # noqa: ANN401 - any response
+def _complete(_response: object) -> bool:
     return True
 
 

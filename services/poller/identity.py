@@ -28,7 +28,7 @@ class Identity:
     firmware: str
     """Such as ``8.3.5169``: without the letter in front, which names a class of builds."""
     metered_hardware: bool
-    """Whether it can meter; that says nothing about whether transformers are fitted."""
+    """Whether it can meter, with or without transformers fitted."""
 
     @cached_property
     def version(self) -> tuple[int, ...]:

@@ -196,7 +196,7 @@ def test_a_rejected_token_is_reported_in_one_line(tmp_path: Path) -> None:
     "token", ["not.a.token", unsigned_token("122000000099")], ids=["no token", "another gateway's"]
 )
 def test_a_token_that_is_not_for_the_gateway_is_never_sent(token: str, tmp_path: Path) -> None:
-    """Another gateway's token, or none at all: only /info is requested, and the line says why."""
+    """Another gateway's token, or none at all: only /info is requested, and the line has the reason."""
     with simulator(tmp_path) as simulated:
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token)
         requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
@@ -255,8 +255,8 @@ def gateway_without_tls(folder: Path) -> Iterator[tuple[str, str, list[str | Non
         server.shutdown()
 
 
-def test_a_token_goes_over_plain_http_only_where_envoy_host_says_so(tmp_path: Path) -> None:
-    """Nor where a fingerprint is given: whoever responds on port 80 knows serial number and firmware, too."""
+def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_it(tmp_path: Path) -> None:
+    """Nor where a fingerprint is given: a server on port 80 knows serial number and firmware, too."""
     folder = BY_NAME["7.6.175_unmetered"].write(tmp_path / "gateway")
     with gateway_without_tls(folder) as (host, serial, credentials):
         token = unsigned_token(serial)

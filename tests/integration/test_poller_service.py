@@ -98,7 +98,7 @@ def requests_of(roof: Simulator, path: str | None = None, status: int | None = N
 def test_a_poller_without_a_token_requests_one_and_then_reads(
     subscriber: Subscriber, poller: Program, roof: Simulator
 ) -> None:
-    """The log says what it waits for; with the token, info, status and every kind of reading are published."""
+    """The log names what it waits for; with the token, info, status and every kind of reading are published."""
     request = TokenRequest.from_json(subscriber.wait_for("token/request").payload)
 
     subscriber.publish_token(roof.token())
@@ -191,7 +191,7 @@ def test_a_rejected_envoy_token_gives_way_to_the_brokers(
 def test_an_envoy_token_for_another_gateway_is_never_sent(
     subscriber: Subscriber, broker: Server, roof: Simulator, tmp_path: Path
 ) -> None:
-    """The log says why, a token is requested, and the broker's is used."""
+    """The log has the reason, a token is requested, and the broker's is used."""
     environment = {
         "MQTT_PORT": str(broker.port),
         "ENVOY_HOST": roof.envoy_url,

@@ -61,7 +61,6 @@ NOT_YET = {
     "docs/simulator.md",
     "docs/token.md",
     "services/carbon_sink",
-    "services/poller",
     "services/simulator",
     "services/token_broker",
     "shared/outbox.py",

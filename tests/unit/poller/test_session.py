@@ -222,7 +222,7 @@ def test_with_a_given_fingerprint_plain_http_is_not_even_tried(scheme: str, tmp_
     assert impostor.paths == []
 
 
-def test_a_token_goes_over_plain_http_only_where_envoy_host_says_so(tmp_path: Path) -> None:
+def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_it(tmp_path: Path) -> None:
     """Without a scheme, the search ends with what to set; with http://, the owner has decided."""
     text = unsigned_token(SERIAL)
     with serving(None) as gateway:
@@ -251,7 +251,7 @@ def test_a_pin_that_cannot_be_read_ends_the_search(certificates: Callable[[str],
 
 
 class ScriptedEnvoy(Envoy):
-    """An Envoy of which each address responds, or fails, as it is told."""
+    """An Envoy with a given response or error at each address."""
 
     def __init__(self, responses: dict[str, GatewayError | Identity]) -> None:
         super().__init__()

@@ -7,7 +7,6 @@ reading passes.
 import json
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from shared.messages import Receipt
 from shared.mqtt import Connection, Message
 from shared.readings import Production
 from tests.conftest import SERIAL, Server
+from tests.faults.pipeline import random_delay
 from tests.faults.proxy import Proxy
 from tests.programs import HOST, Program, free_port, now_in_slot, stored, wait_until
 
@@ -27,8 +27,8 @@ PATH = f"enphase.{SERIAL}.production.power_w"
 COUNT = 60
 
 
-class Roof:
-    """Publishes readings, remembers each, and judges what is stored."""
+class Feed:
+    """Publishes readings, remembers each, and checks what is stored."""
 
     def __init__(self, publisher: Connection, home: Path) -> None:
         self._publisher = publisher
@@ -46,9 +46,9 @@ class Roof:
             topic = self._publisher.topics.history(SERIAL, reading.kind)
             self.published[timestamp] = power_w
             self._publisher.publish(
-                topic, reading.to_json(), user_properties={"journal": "roof", "sequence": str(number)}
+                topic, reading.to_json(), user_properties={"journal": "feed", "sequence": str(number)}
             ).result(30)
-            threading.Event().wait(pause_s)
+            time.sleep(pause_s)
 
     def all_is_stored(self) -> None:
         """Fail unless all that was published is stored as it was, and a fresh reading passes."""
@@ -74,68 +74,68 @@ class Roof:
 
 
 @pytest.fixture
-def roof(publisher: Connection, tmp_path: Path) -> Roof:
-    """Return a roof whose readings go through the sink."""
-    return Roof(publisher, tmp_path)
+def feed(publisher: Connection, tmp_path: Path) -> Feed:
+    """Return a feed of readings that go through the sink."""
+    return Feed(publisher, tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_c1_carbon_killed_with_points_in_memory(roof: Roof, carbon: Server, seed: int) -> None:
+def test_c1_carbon_killed_with_points_in_memory(feed: Feed, carbon: Server, seed: int) -> None:
     """What Carbon had read and not written is sent again when it is back."""
-    roof.publish(COUNT)
-    threading.Event().wait(random.Random(seed).uniform(0, 1.5))
+    feed.publish(COUNT)
+    random_delay(random.Random(seed), 1.5)
 
     carbon.kill()
     carbon.start()
 
-    roof.all_is_stored()
-    roof.all_is_receipted()
+    feed.all_is_stored()
+    feed.all_is_receipted()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_c2_carbon_told_to_stop_with_points_in_memory(roof: Roof, carbon: Server, seed: int) -> None:
+def test_c2_carbon_told_to_stop_with_points_in_memory(feed: Feed, carbon: Server, seed: int) -> None:
     """A SIGTERM loses what Carbon holds just as well; it is sent again."""
-    roof.publish(COUNT)
-    threading.Event().wait(random.Random(seed).uniform(0, 1.0))
+    feed.publish(COUNT)
+    random_delay(random.Random(seed), 1)
 
     carbon.stop()
     carbon.start()
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
-def test_c1_carbon_killed_again_while_points_are_sent_again(roof: Roof, carbon: Server) -> None:
+def test_c1_carbon_killed_again_while_points_are_sent_again(feed: Feed, carbon: Server) -> None:
     """Doubt that comes on top of doubt forgets nothing."""
-    roof.publish(COUNT)
+    feed.publish(COUNT)
     for _kill in range(3):
         carbon.kill()
-        roof.publish(5)
+        feed.publish(5)
         carbon.start()
-        roof.publish(5)
+        feed.publish(5)
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
-def test_c1_carbon_away_for_longer_than_it_takes_to_settle(roof: Roof, carbon: Server) -> None:
+def test_c1_carbon_away_for_longer_than_it_takes_to_settle(feed: Feed, carbon: Server) -> None:
     """What was unsettled when Carbon went is unsettled when it comes back, however long that takes."""
-    roof.publish(COUNT)
+    feed.publish(COUNT)
     carbon.kill()
-    threading.Event().wait(3.0)  # the fixture's sink settles after two
+    time.sleep(3)  # the duration is the fault: the fixture's sink settles after two
 
     carbon.start()
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
 def test_c3_carbon_that_reads_no_more_is_not_believed(
-    roof: Roof, carbon: Server, sink: Program, tmp_path: Path
+    feed: Feed, carbon: Server, sink: Program, tmp_path: Path
 ) -> None:
     """A stopped Carbon accepts connections and reads nothing: no reading is acknowledged on its word."""
-    roof.publish(1)
-    roof.all_is_stored()
+    feed.publish(1)
+    feed.all_is_stored()
     carbon.process.send_signal(signal.SIGSTOP)
     try:
-        roof.publish(COUNT)
+        feed.publish(COUNT)
         wait_until(lambda: "timed out" in sink.output, "the sink gives up on the proof")
         told = check_health(tmp_path / "carbon_sink" / "health", time.time())
         assert not told.ok
@@ -143,32 +143,32 @@ def test_c3_carbon_that_reads_no_more_is_not_believed(
     finally:
         carbon.process.send_signal(signal.SIGCONT)
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
-def test_c3_carbon_that_hangs_and_then_dies_is_given_no_receipt(roof: Roof, carbon: Server) -> None:
+def test_c3_carbon_that_hangs_and_then_dies_is_given_no_receipt(feed: Feed, carbon: Server) -> None:
     """Its connections stand while it hangs, for longer than it takes to settle; what it had read is sent again."""
-    roof.publish(1)
-    roof.all_is_stored()
-    roof.publish(COUNT)
+    feed.publish(1)
+    feed.all_is_stored()
+    feed.publish(COUNT)
     time.sleep(0.6)  # read, but for the most part not written
     carbon.process.send_signal(signal.SIGSTOP)
-    time.sleep(4)  # the fixture's sink settles after two
+    time.sleep(4)  # the duration is the fault: the fixture's sink settles after two
     carbon.kill()
     carbon.start()
 
-    roof.all_is_stored()
-    roof.all_is_receipted()
+    feed.all_is_stored()
+    feed.all_is_receipted()
 
 
-def test_c5_carbon_restarted_under_an_idle_sink(roof: Roof, carbon: Server) -> None:
+def test_c5_carbon_restarted_under_an_idle_sink(feed: Feed, carbon: Server) -> None:
     """The first batch after a restart is not lost to a dead connection."""
-    roof.publish(1)
-    roof.all_is_stored()
+    feed.publish(1)
+    feed.all_is_stored()
     carbon.kill()
     carbon.start()
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
 def test_c5_a_carbon_that_closes_idle_connections(
@@ -181,13 +181,13 @@ def test_c5_a_carbon_that_closes_idle_connections(
         environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
         settled = environment | {"CARBON_SETTLE_S": "2"}
         with Program.python("services.carbon_sink", log=tmp_path / "idle.log", environment=settled) as idle:
-            roof = Roof(publisher, tmp_path)
+            feed = Feed(publisher, tmp_path)
             for _second in range(10):
-                roof.publish(5, pause_s=0.2)
+                feed.publish(5, pause_s=0.2)
             assert proxy.cuts > 0
 
-            roof.all_is_stored()
-            roof.all_is_receipted()
+            feed.all_is_stored()
+            feed.all_is_receipted()
             assert "points again" in idle.output
 
 
@@ -217,16 +217,16 @@ def test_c6_a_connection_reset_in_the_middle_of_a_batch(
     with Proxy(carbon.port) as proxy:
         environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
         with Program.python("services.carbon_sink", log=tmp_path / "cut.log", environment=environment) as cut_off:
-            roof = Roof(publisher, tmp_path)
+            feed = Feed(publisher, tmp_path)
             proxy.cut_after(300)
-            roof.publish(COUNT)
+            feed.publish(COUNT)
             wait_until(lambda: proxy.cuts > 2, f"some cuts; {cut_off.output}")
             proxy.end_faults()
 
-            roof.all_is_stored()
+            feed.all_is_stored()
 
 
-def test_c9_values_that_would_spoil_a_batch_never_reach_it(roof: Roof, publisher: Connection, tmp_path: Path) -> None:
+def test_c9_values_that_would_spoil_a_batch_never_reach_it(feed: Feed, publisher: Connection, tmp_path: Path) -> None:
     """NaN, infinity, huge integers and times out of range are kept as dead letters; their neighbours are stored."""
     topic = publisher.topics.history(SERIAL, "production")
     now = int(time.time())
@@ -243,59 +243,59 @@ def test_c9_values_that_would_spoil_a_batch_never_reach_it(roof: Roof, publisher
     ]
     poison = [f'{{"timestamp": {timestamp}, "power_w": {power_w}, "source": "meter"}}' for timestamp, power_w in spoilt]
     for payload in poison:
-        roof.publish(3)
+        feed.publish(3)
         publisher.publish(topic, payload.encode()).result(10)
 
-    roof.all_is_stored()
+    feed.all_is_stored()
     kept = (tmp_path / "carbon_sink" / "dead-letters.jsonl").read_text().splitlines()
     assert [json.loads(line)["payload"] for line in kept] == [payload[:1000] for payload in poison]
 
 
-def test_s1_sink_killed_in_the_middle_of_batches(roof: Roof, sink: Program) -> None:
+def test_s1_sink_killed_in_the_middle_of_batches(feed: Feed, sink: Program) -> None:
     """What it had not acknowledged comes again to its successor."""
     for _kill in range(4):
-        roof.publish(15)
+        feed.publish(15)
         sink.kill()
         sink.start()
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
 def test_s2_poison_between_readings_is_never_delivered_for_ever(
-    roof: Roof, publisher: Connection, sink: Program
+    feed: Feed, publisher: Connection, sink: Program
 ) -> None:
     """Each message that is no reading is passed over once, also after a restart."""
     for rubbish in (b"", b"<html>", b"[" * 100_000, b"\xff", b'{"timestamp": 1}'):
         publisher.publish(publisher.topics.reading(SERIAL, "grid"), rubbish).result(10)
-        roof.publish(2)
-    roof.all_is_stored()
+        feed.publish(2)
+    feed.all_is_stored()
     told = sink.output.count("passed over")
     sink.stop()
     sink.start()
 
-    roof.all_is_stored()
+    feed.all_is_stored()
     assert sink.output.count("passed over") == told
 
 
-def test_s2_what_can_never_be_stored_is_receipted(roof: Roof, publisher: Connection) -> None:
+def test_s2_what_can_never_be_stored_is_receipted(feed: Feed, publisher: Connection) -> None:
     """Or its publisher would send it again for ever; what only our clock may be wrong about is not."""
-    roof.publish(2)
+    feed.publish(2)
     topic = publisher.topics.history(SERIAL, "production")
     ahead = f'{{"timestamp": {int(time.time()) + 3600}, "power_w": 1, "source": "meter"}}'.encode()
     for row, payload in ((100, b"<html>"), (101, b'{"timestamp": 1, "power_w": "1"}'), (102, ahead)):
-        publisher.publish(topic, payload, user_properties={"journal": "roof", "sequence": str(row)}).result(10)
-    roof.publish(2)
+        publisher.publish(topic, payload, user_properties={"journal": "feed", "sequence": str(row)}).result(10)
+    feed.publish(2)
 
-    wait_until(lambda: roof.hear() >= {0, 1, 2, 3, 100, 101}, "receipts")
-    assert 102 not in roof.hear()
+    wait_until(lambda: feed.hear() >= {0, 1, 2, 3, 100, 101}, "receipts")
+    assert 102 not in feed.hear()
 
 
 def test_s3_broker_that_lost_its_memory_with_a_batch_pending(
-    roof: Roof, broker: Server, carbon: Server, publisher: Connection, sink: Program, tmp_path: Path
+    feed: Feed, broker: Server, carbon: Server, publisher: Connection, sink: Program, tmp_path: Path
 ) -> None:
     """Acknowledgements of the lost session are thrown away: none of them hits a new message of the same number."""
     carbon.kill()
-    roof.publish(5)
+    feed.publish(5)
     wait_until(lambda: "readings wait at the broker" in sink.output, "a batch is pending")
     broker.kill()
     for memory in tmp_path.rglob("mosquitto.db"):
@@ -305,9 +305,9 @@ def test_s3_broker_that_lost_its_memory_with_a_batch_pending(
     wait_until(lambda: publisher.connected, "the publisher is back")
     carbon.start()
 
-    roof.publish(20)
+    feed.publish(20)
 
-    roof.all_is_stored()
+    feed.all_is_stored()
 
 
 def test_several_carbons_the_next_one_is_used_when_the_first_is_lost(
@@ -329,11 +329,11 @@ def test_several_carbons_the_next_one_is_used_when_the_first_is_lost(
         "STATE_DIR": str(tmp_path),
     }
     with other, Program.python("services.carbon_sink", log=tmp_path / "two.log", environment=environment):
-        roof = Roof(publisher, other_home)
-        roof.publish(20)
-        timestamp, power_w = next(iter(roof.published.items()))
+        feed = Feed(publisher, other_home)
+        feed.publish(20)
+        timestamp, power_w = next(iter(feed.published.items()))
         wait_until(lambda: stored(tmp_path, PATH, timestamp) == power_w, "the first has it")
 
         carbon.kill()
 
-        roof.all_is_stored()
+        feed.all_is_stored()

@@ -14,7 +14,7 @@ from shared.settings import MqttSettings
 from tests.conftest import Server
 from tests.faults.pipeline import Pipeline, fill, memory_mb, running_pipeline, small_disk
 from tests.faults.proxy import Proxy
-from tests.faults.test_carbon import Roof
+from tests.faults.test_carbon import Feed
 from tests.programs import HOST, Program, wait_until
 
 MANY = 1800
@@ -40,13 +40,13 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
         environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
         with Program.python("services.carbon_sink", log=tmp_path / "slow.log", environment=environment) as slow:
             wait_until(lambda: "connected to the broker" in slow.output, "the sink is connected")
-            roof = Roof(publisher, tmp_path)
+            feed = Feed(publisher, tmp_path)
             proxy.limit_rate(2000)
-            roof.publish(MANY)
+            feed.publish(MANY)
             assert memory_mb(slow) < 100
             proxy.end_faults()
 
-            roof.all_is_stored()
+            feed.all_is_stored()
             assert memory_mb(slow) < 100
 
 

@@ -319,7 +319,7 @@ class Outbox:
                     self._receipted_until = max(self._receipted_until, row.acknowledged_at)
 
     def _unreceipted_in(self, first: int, last: int) -> list[int]:
-        """Return the unreceipted rows of a range, which may be as long as a receipt from outside claims."""
+        """Return the unreceipted rows of a range, which comes from outside and may be of any length."""
         if last - first < len(self._unreceipted):
             return [sequence for sequence in range(first, last + 1) if sequence in self._unreceipted]
         return [sequence for sequence in self._unreceipted if first <= sequence <= last]

@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml is a valid AsyncAPI document and says of topics and payloads what the code does."""
+"""docs/asyncapi.yaml is a valid AsyncAPI document, and its topics and payloads are those of the code."""
 
 import inspect
 import json
@@ -55,8 +55,8 @@ class Example(NamedTuple):
 
 EXAMPLES = [
     Example(message, example["name"], example["summary"], example["payload"])
-    for message, told in COMPONENTS["messages"].items()
-    for example in told["examples"]
+    for message, description in COMPONENTS["messages"].items()
+    for example in description["examples"]
 ]
 JSON_EXAMPLES = [example for example in EXAMPLES if example.message not in STATUS_MESSAGES]
 
@@ -87,7 +87,7 @@ def channel_of(topic: str) -> str:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """Return the path of node, with the validator's packages installed as its lock says."""
+    """Return the path of node, with the validator's packages installed from its lock file."""
     return node_with_packages(VALIDATOR)
 
 
@@ -121,7 +121,7 @@ def test_the_contract_validated_has_no_fault(node: str) -> None:
     ids=["version", "action", "reference", "parameter", "type", "yaml"],
 )
 def test_a_broken_contract_validated_is_refused(node: str, tmp_path: Path, right: str, wrong: str, code: str) -> None:
-    """The validator tells each kind of break by its code, so its silence means something."""
+    """The validator reports each kind of error by its code, so a document without one is valid."""
     whole = DOCUMENT.read_text()
     assert right in whole
     broken = tmp_path / "broken.yaml"
@@ -134,7 +134,7 @@ def test_a_broken_contract_validated_is_refused(node: str, tmp_path: Path, right
 
 
 def test_the_packages_that_validate_are_pinned_without_a_download_address() -> None:
-    """The lock names every package by its hash and leaves to whoever installs where it comes from."""
+    """The lock file has the hash of every package, and the address of none."""
     packages = json.loads((VALIDATOR / "package-lock.json").read_text())["packages"]
 
     dependencies = [package for path, package in packages.items() if path]
@@ -202,8 +202,8 @@ def test_every_kind_of_reading_is_on_its_channel_and_may_come_late() -> None:
     assert messages[topics.metrics("{client_id}")] == {Metrics.__name__}
 
 
-def test_every_channel_has_one_who_sends_and_one_who_receives() -> None:
-    """Each channel is used both ways, with QoS 1, and whoever sends says whether it is retained."""
+def test_every_channel_has_a_sender_and_a_receiver() -> None:
+    """Each channel is used both ways, with QoS 1, and its sender sets whether it is retained."""
     uses: dict[str, list[str]] = {name: [] for name in CONTRACT["channels"]}
     for operation in CONTRACT["operations"].values():
         uses[operation["channel"]["$ref"].removeprefix("#/channels/")].append(operation["action"])
@@ -228,10 +228,10 @@ def test_a_payload_that_no_service_makes_is_marked_as_not_published_yet(model: t
     name = model.__name__
     made = re.search(rf"(?<!class )\b{name}(\.model_validate)?\(", sources_of_services()) is not None
 
-    told = [COMPONENTS["schemas"][name], COMPONENTS["messages"][name]]
-    told += [channel for channel in CONTRACT["channels"].values() if messages_of(channel) == {name}]
+    parts = [COMPONENTS["schemas"][name], COMPONENTS["messages"][name]]
+    parts += [channel for channel in CONTRACT["channels"].values() if messages_of(channel) == {name}]
 
-    assert [NOT_YET.search(each["description"]) is None for each in told] == [made] * 3
+    assert [NOT_YET.search(part["description"]) is None for part in parts] == [made] * 3
 
 
 # --- Payloads ---
@@ -246,8 +246,8 @@ def test_every_payload_has_a_schema_and_every_schema_a_payload() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_schema_says_what_its_model_says(name: str) -> None:
-    """Fields, which of them are required, types and bounds are the model's, but for what the topic tells."""
+def test_a_schema_is_that_of_its_model(name: str) -> None:
+    """Fields, which of them are required, types and bounds are equal, except for what is part of the topic."""
     model = MODELS[name]
     expected = normalised(model.model_json_schema(mode="serialization"))
     expected["properties"] = {
@@ -262,10 +262,10 @@ def test_a_schema_says_what_its_model_says(name: str) -> None:
 
 
 def normalised(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema without words for people, in the one of its equivalent forms that AsyncAPI has.
+    """Return a schema without its descriptions, in the one of its equivalent forms that AsyncAPI has.
 
-    What is optional is left out of a payload and never null, although the model holds None; a tuple of equals is a
-    list of that length; a secret is only told to those who may read its topic.
+    An optional field is left out of a payload and never null, although the model has None; a tuple of equal types is a
+    list of that length; a secret field may be read by every subscriber that the topic's access rules allow.
     """
     kept: dict[str, Any] = {}
     for key, value in schema.items():
@@ -289,8 +289,8 @@ def normalised(schema: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def test_every_field_says_what_it_is_and_in_which_unit() -> None:
-    """Nobody has to guess what a number means."""
+def test_every_field_is_described_with_its_unit() -> None:
+    """No reader has to guess what a number means."""
     units = {
         "w": "watts",
         "wh": "watt-hours",
@@ -306,14 +306,14 @@ def test_every_field_says_what_it_is_and_in_which_unit() -> None:
         "at": "epoch seconds",
         "left": "days",
     }
-    for model, name, field in fields_told():
+    for model, name, field in fields_with_schemas():
         description = field.get("description", "")
         assert description, f"{model}.{name}"
         unit = units.get(name.rsplit("_", 1)[-1], "")
         assert unit in description, f"{model}.{name} is in {unit}"
 
 
-def fields_told() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def fields_with_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield each field of each schema."""
     for model, schema in COMPONENTS["schemas"].items():
         for name, field in schema["properties"].items():

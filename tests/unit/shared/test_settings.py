@@ -10,13 +10,13 @@ from shared.settings import command_line, load
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder that stands for /run/secrets."""
+    """Return a folder in place of /run/secrets."""
     monkeypatch.setitem(PollerSettings.model_config, "secrets_dir", tmp_path)
     return tmp_path
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting is the variable of its name, and the rest keep their defaults."""
+    """Each setting is the variable of its name; the others keep their defaults."""
     monkeypatch.setenv("MQTT_HOST", "broker.example")
     monkeypatch.setenv("CARBON_ALIASES", '{"production.power_w": "stats.gauges.solar.production"}')
 
@@ -27,8 +27,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.carbon.aliases == {"production.power_w": "stats.gauges.solar.production"}
 
 
-def test_a_secret_file_gives_what_the_environment_does_not(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of a setting's name gives its value, without the line's end; a variable beats it."""
+def test_a_secret_file_sets_what_the_environment_does_not(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a setting's name has its value, without the newline; a variable takes precedence."""
     (secrets / "mqtt_password").write_text("sesame\n")
     (secrets / "mqtt_username").write_text("from-file")
     monkeypatch.setenv("MQTT_USERNAME", "from-environment")
@@ -40,10 +40,10 @@ def test_a_secret_file_gives_what_the_environment_does_not(secrets: Path, monkey
     assert settings.mqtt.username == "from-environment"
 
 
-def test_each_bad_setting_is_told_in_a_line_and_ends_with_2(
+def test_each_bad_setting_is_one_line_and_the_exit_code_is_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All mistakes are told at once, by the name a person set."""
+    """All mistakes are reported together, by the name that the person has set."""
     monkeypatch.setenv("MQTT_PORT", "http")
     monkeypatch.setenv("MQTT_PROT", "1883")
     monkeypatch.setenv("ENVOY_HOST", "ftp://envoy")
@@ -58,7 +58,7 @@ def test_each_bad_setting_is_told_in_a_line_and_ends_with_2(
 
 
 def test_a_bad_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The value of a setting that is refused stays out of the message."""
+    """The value of an invalid setting is not in the message."""
     monkeypatch.setenv("ENVOY_CERT_FINGERPRINT", "sesame")
 
     with pytest.raises(SystemExit):
@@ -68,7 +68,7 @@ def test_a_bad_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose hands on unset variables as empty ones."""
+    """Compose passes unset variables as empty ones."""
     monkeypatch.setenv("MQTT_PORT", "")
 
     assert load(PollerSettings).mqtt.port == 1883
@@ -78,7 +78,7 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
     "host", ["envoy.local", "192.0.2.7", "envoy.local:8443", "https://envoy:8443", "http://envoy/"]
 )
 def test_the_gateway_may_be_a_host_a_host_and_port_or_a_url(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each form that DESIGN names is taken."""
+    """All of these forms are accepted."""
     monkeypatch.setenv("ENVOY_HOST", host)
 
     assert load(PollerSettings).envoy.host == host.rstrip("/")
@@ -93,10 +93,10 @@ def test_a_base_topic_that_cannot_be_published_to_is_refused(base_topic: str) ->
 
 @pytest.mark.parametrize("settings_class", [PollerSettings, TokenBrokerSettings, CarbonSinkSettings])
 def test_help_names_every_setting(settings_class: type[PollerSettings]) -> None:
-    """A person finds each setting in --help."""
-    told = command_line("service", "Does something.", settings_class).format_help()
+    """Each setting is found in --help."""
+    help_text = command_line("service", "Does something.", settings_class).format_help()
 
     sections = {name: field.annotation for name, field in settings_class.model_fields.items()}
     for section_name, section in sections.items():
         for field_name in getattr(section, "model_fields", {}):
-            assert f"{section_name}_{field_name}".upper() in told
+            assert f"{section_name}_{field_name}".upper() in help_text

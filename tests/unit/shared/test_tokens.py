@@ -55,7 +55,7 @@ def part(value: object) -> str:
 def test_a_token_has_the_gateway_kind_and_times_of_its_claims(
     claims: dict[str, Any], kind: str, *, manual: bool
 ) -> None:
-    """A token that a person has set is manual, whoever it was issued to."""
+    """A token that a person has set is manual, also an installer's."""
     text = signed(**claims)
 
     token = parse_token(text, now=NOW, serial=SERIAL, manual=manual, public_key=PUBLIC_KEY)
@@ -128,7 +128,7 @@ def test_a_text_that_is_not_the_expected_token_is_rejected_with_the_reason(text:
 
 
 def test_an_expired_token_is_an_error_of_its_own_and_is_returned_if_manual() -> None:
-    """A person who has set it is told that it has expired, not that it is invalid."""
+    """The person who has set it reads that it has expired, not that it is invalid."""
     text = signed(exp=NOW)
 
     with pytest.raises(ExpiredToken):

@@ -48,6 +48,12 @@ class Server(Program):
         wait_until(lambda: listening(self.port), f"port {self.port} accepts connections; {self.output}")
 
 
+@pytest.fixture(autouse=True)
+def _without_the_recordings_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENVOY_RECORDINGS is read when the tests are collected; to a service it would be an unknown setting."""
+    monkeypatch.delenv("ENVOY_RECORDINGS", raising=False)
+
+
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Server]:
     """Yield the broker of ``make run``, on a free port: Mosquitto, or iotcore where that is not installed."""

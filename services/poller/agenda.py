@@ -53,7 +53,7 @@ MAX_SWEEP_SHARE = 0.2
 PHASE_SPREAD = 0.4
 """The share of the slot over which several gateways are spread."""
 
-MAX_REFUSALS = 4
+MAX_REJECTIONS = 4
 """Some endpoints require a higher role than an owner's; when the first of a sweep are all rejected, the token is."""
 
 FIRST_RETRY_S, MAX_RETRY_S = 60.0, 3600.0
@@ -240,7 +240,7 @@ class Agenda:
             health.record_success()
         else:
             health.record_failure("does not list everything", now)
-        self._record_duration(endpoint, started_at, now)
+        self._record_fetch(endpoint, started_at, now)
         if endpoint is not METER_READINGS:
             self.sweep.responded += 1
             self.sweep.responses = self.sweep.responses.with_response(endpoint, response)
@@ -249,7 +249,7 @@ class Agenda:
         """Note that an endpoint gave no response that is usable."""
         timed_out = isinstance(error, GatewayUnavailable)
         self.health[endpoint].record_failure(_outcome(endpoint, error), now, timed_out=timed_out)
-        self._record_duration(endpoint, started_at, now)
+        self._record_fetch(endpoint, started_at, now)
         if endpoint is not METER_READINGS:
             self.sweep.record_failure(error)
 
@@ -299,14 +299,14 @@ class Agenda:
             case GatewayUntrusted():
                 return True
             case TokenRejected():
-                return nothing_responded and (self.sweep.rejected >= MAX_REFUSALS or is_last)
+                return nothing_responded and (self.sweep.rejected >= MAX_REJECTIONS or is_last)
             case GatewayUnavailable():
                 # Where it is busy for the same endpoint again and responds to others, only that endpoint is.
                 is_busy = bool(error.retry_after_s) and self.health[endpoint].failures == 1
                 return nothing_responded or (is_busy and will_retry)
         return False
 
-    def _record_duration(self, endpoint: Endpoint[Any], started_at: float, now: float) -> None:
+    def _record_fetch(self, endpoint: Endpoint[Any], started_at: float, now: float) -> None:
         """Note how long an endpoint took; what was due when it started is part of this sweep."""
         health = self.health[endpoint]
         health.duration_s = max(now - started_at, 0.8 * health.duration_s)

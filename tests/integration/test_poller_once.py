@@ -255,7 +255,7 @@ def gateway_without_tls(folder: Path) -> Iterator[tuple[str, str, list[str | Non
         server.shutdown()
 
 
-def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_it(tmp_path: Path) -> None:
+def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_http(tmp_path: Path) -> None:
     """Nor where a fingerprint is given: a server on port 80 knows serial number and firmware, too."""
     folder = BY_NAME["7.6.175_unmetered"].write(tmp_path / "gateway")
     with gateway_without_tls(folder) as (host, serial, credentials):

@@ -222,7 +222,7 @@ def test_with_a_given_fingerprint_plain_http_is_not_even_tried(scheme: str, tmp_
     assert impostor.paths == []
 
 
-def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_it(tmp_path: Path) -> None:
+def test_a_token_goes_over_plain_http_only_where_envoy_host_begins_with_http(tmp_path: Path) -> None:
     """Without a scheme, the search ends with what to set; with http://, the owner has decided."""
     text = unsigned_token(SERIAL)
     with serving(None) as gateway:

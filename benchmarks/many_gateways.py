@@ -7,6 +7,7 @@ Each has a port and a serial number of its own; all use TLS and accept any token
 import asyncio
 import json
 import re
+import signal
 import ssl
 import sys
 import tempfile
@@ -75,6 +76,7 @@ async def serve(count: int, bodies: dict[str, bytes], tls: ssl.SSLContext) -> No
 
 def main() -> None:
     """Make the responses and serve them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as an exception, so that the folder is removed
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         tls = tls_context(state / "gateways.pem", "122000000000")

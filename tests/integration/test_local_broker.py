@@ -25,8 +25,12 @@ def any_broker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         # What deploy.local.broker does where there is no mosquitto, which a test can't take off the machine.
         configuration = tmp_path / "iotcore.toml"
         configuration.write_text(iotcore_configuration(port))
+        # Under coverage a signal waits for Python code, and iotcore runs none.
+        environment = {"COVERAGE_PROCESS_CONFIG": ""}
         program = Program.python(
-            "iotcore", "--config", str(configuration), "--log-level", "CRITICAL", log=tmp_path / "log"
+            *("iotcore", "--config", str(configuration), "--log-level", "CRITICAL"),
+            log=tmp_path / "log",
+            environment=environment,
         )
     with program:
         wait_until(lambda: listening(port), f"the broker listens; it said: {program.output}")

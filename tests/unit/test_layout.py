@@ -32,7 +32,8 @@ def run(*arguments: str, folder: Path = ROOT, **environment: str) -> subprocess.
     """Run Python without settings of ours and return what it printed."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env=clean_environment() | environment,
+        # What runs from a copy would be counted as files of its own.
+        env=clean_environment(*([] if folder == ROOT else ["COVERAGE_"])) | environment,
         cwd=folder,
         capture_output=True,
         text=True,

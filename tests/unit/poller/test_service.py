@@ -16,7 +16,7 @@ def loaded_by(code: str, *arguments: str) -> set[str]:
     end = f"loaded = set(sys.modules); print(*{MODULES}, sep=',')"
     ended = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\n{end}", *arguments],
-        env=clean_environment(),
+        env=clean_environment("COVERAGE_"),  # which loads sqlite3 itself
         cwd=ROOT,
         capture_output=True,
         text=True,

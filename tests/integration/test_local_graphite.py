@@ -24,7 +24,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def graphite(environment: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
+def local_graphite(environment: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
     """A running Carbon and render API, by their settings."""
     with serving("carbon", environment, tmp_path), serving("graphite", environment, tmp_path):
         yield environment
@@ -39,36 +39,39 @@ def serving(program: str, environment: dict[str, str], logs: Path) -> Iterator[P
         yield running
 
 
-def test_points_sent_to_carbon_come_back_from_the_render_api_exactly(graphite: dict[str, str]) -> None:
+def test_points_sent_to_carbon_come_back_from_the_render_api_exactly(local_graphite: dict[str, str]) -> None:
     """Path, timestamp and value are those that were sent, the last one within seconds."""
     newest_s = int(time.time()) // 10 * 10
     sent = {newest_s - 10 * age: 1234.5 - age for age in range(30)}
-    send_to_carbon(graphite["CARBON_PORT"], [(POWER, point) for point in sent.items()])
+    send_to_carbon(local_graphite["CARBON_PORT"], [(POWER, point) for point in sent.items()])
     since_s = newest_s - 600
     wait_until(
-        lambda: len(stored_points(graphite["GRAPHITE_PORT"], POWER, since_s)) == len(sent), "all points are stored"
+        lambda: len(stored_points(local_graphite["GRAPHITE_PORT"], POWER, since_s)) == len(sent),
+        "all points are stored",
     )
-    assert sent == stored_points(graphite["GRAPHITE_PORT"], POWER, since_s)
+    assert sent == stored_points(local_graphite["GRAPHITE_PORT"], POWER, since_s)
 
 
-def test_series_are_found_by_pattern(graphite: dict[str, str]) -> None:
+def test_series_are_found_by_pattern(local_graphite: dict[str, str]) -> None:
     """The page finds the gateways as Grafana finds series."""
-    send_to_carbon(graphite["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
+    send_to_carbon(local_graphite["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
 
     def found() -> object:
-        return ask_graphite(graphite["GRAPHITE_PORT"], "/metrics/find", query="enphase.*.*.power_w", format="json")
+        return ask_graphite(
+            local_graphite["GRAPHITE_PORT"], "/metrics/find", query="enphase.*.*.power_w", format="json"
+        )
 
     nodes = wait_until(found, "the series is found")
     assert isinstance(nodes, list)
     assert [node["path"] for node in nodes] == [POWER]
 
 
-def test_each_kind_of_series_is_kept_as_it_should_be(graphite: dict[str, str]) -> None:
+def test_each_kind_of_series_is_kept_as_it_should_be(local_graphite: dict[str, str]) -> None:
     """Power is averaged, counters keep their newest state, quarter-hours have no finer archive."""
     now_s = int(time.time())
     paths = (POWER, LIFETIME, QUARTER_HOURS)
-    send_to_carbon(graphite["CARBON_PORT"], [(path, (now_s, 1.0)) for path in paths])
-    files = {path: _whisper_file(graphite, path) for path in paths}
+    send_to_carbon(local_graphite["CARBON_PORT"], [(path, (now_s, 1.0)) for path in paths])
+    files = {path: _whisper_file(local_graphite, path) for path in paths}
     wait_until(lambda: all(file.exists() for file in files.values()), "the files are made")
     kept = {path: whisper.info(str(file)) for path, file in files.items()}
     assert {path: (info["aggregationMethod"], info["xFilesFactor"]) for path, info in kept.items()} == {
@@ -93,9 +96,9 @@ def test_half_written_whisper_file_is_set_aside(environment: dict[str, str], tmp
 
 
 @pytest.mark.cairo
-def test_picture_is_drawn_where_libcairo2_is_installed(graphite: dict[str, str]) -> None:
+def test_picture_is_drawn_where_libcairo2_is_installed(local_graphite: dict[str, str]) -> None:
     """The render API is Graphite's own, pictures included."""
-    with urllib.request.urlopen(_picture_url(graphite), timeout=10) as answer:
+    with urllib.request.urlopen(_picture_url(local_graphite), timeout=10) as answer:
         assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
@@ -122,14 +125,14 @@ def test_without_libcairo2_json_works_and_a_picture_says_what_to_install(
             assert re.fullmatch(r".*apt install libcairo2.*\n", refused.value.read().decode())
 
 
-def test_page_and_chart_library_are_served_from_here(graphite: dict[str, str]) -> None:
+def test_page_and_chart_library_are_served_from_here(local_graphite: dict[str, str]) -> None:
     """The page fetches nothing from elsewhere, and its policy forbids it."""
-    with urllib.request.urlopen(f"http://{HOST}:{graphite['GRAPHITE_PORT']}/", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/", timeout=5) as answer:
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         page = answer.read().decode()
     assert re.findall(r"(?:src|href)=\"(?:https?:)?//", page) == []
     for name in re.findall(r"(?:src|href)=\"(page/[^\"]+)\"", page):
-        with urllib.request.urlopen(f"http://{HOST}:{graphite['GRAPHITE_PORT']}/{name}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/{name}", timeout=5) as answer:
             assert len(answer.read()) > 1000
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.chromium
 
 
 @pytest.fixture
-def graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
+def local_graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A running Carbon and render API, by their settings."""
     settings = local_settings(tmp_path)
     programs = [
@@ -27,19 +27,19 @@ def graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield settings
 
 
-def test_page_shows_the_newest_values_and_draws_them(graphite: dict[str, str], tmp_path: Path) -> None:
+def test_page_shows_the_newest_values_and_draws_them(local_graphite: dict[str, str], tmp_path: Path) -> None:
     """A browser shows what Graphite holds: power in kilowatts, the grid's direction in words, and the lines."""
     now_s = int(time.time()) // 10 * 10
     power = {"production": 2310.0, "consumption": 640.0, "grid": -1670.0}
     paths = {kind: f"enphase.122012345678.{kind}.power_w" for kind in power}
     points = [(paths[kind], (now_s - 10 * age, power[kind] + age)) for kind in power for age in range(30)]
-    send_to_carbon(graphite["CARBON_PORT"], points)
+    send_to_carbon(local_graphite["CARBON_PORT"], points)
     for path in paths.values():
         wait_until(
-            lambda path=path: len(stored_points(graphite["GRAPHITE_PORT"], path, now_s - 600)) == 30,  # type: ignore[misc]
+            lambda path=path: len(stored_points(local_graphite["GRAPHITE_PORT"], path, now_s - 600)) == 30,  # type: ignore[misc]
             "all points are stored",
         )
-    page = _page_in_browser(graphite["GRAPHITE_PORT"], tmp_path)
+    page = _page_in_browser(local_graphite["GRAPHITE_PORT"], tmp_path)
     shown = {name: _text(page, name) for name in ("production", "consumption", "grid", "grid-direction", "meaning")}
     assert shown == {
         "production": "2.31",
@@ -54,9 +54,9 @@ def test_page_shows_the_newest_values_and_draws_them(graphite: dict[str, str], t
     assert 'id="state" role="status" hidden' in page
 
 
-def test_page_without_any_reading_says_what_it_waits_for(graphite: dict[str, str], tmp_path: Path) -> None:
+def test_page_without_any_reading_says_what_it_waits_for(local_graphite: dict[str, str], tmp_path: Path) -> None:
     """An empty store is told in words instead of an empty chart."""
-    page = _page_in_browser(graphite["GRAPHITE_PORT"], tmp_path)
+    page = _page_in_browser(local_graphite["GRAPHITE_PORT"], tmp_path)
     assert _text(page, "meaning") == "Waiting for the first reading"
     assert _text(page, "state").startswith("No reading yet.")
 

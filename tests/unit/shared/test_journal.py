@@ -69,14 +69,14 @@ def test_two_journals_never_have_the_same_name(tmp_path: Path) -> None:
     assert len(names) == 5
 
 
-def test_p7_a_second_process_on_one_journal_is_refused(journal: Journal, path: Path) -> None:
+def test_a_second_process_on_one_journal_is_refused(journal: Journal, path: Path) -> None:
     """Two would publish each other's readings."""
     with pytest.raises(JournalInUse, match="STATE_DIR"):
         Journal(path, keep_days=7, max_mb=1)
 
 
 @pytest.mark.parametrize("damage", [b"no database at all" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_p4_a_corrupt_journal_is_quarantined_and_a_new_one_created(path: Path, damage: bytes) -> None:
+def test_a_corrupt_journal_is_quarantined_and_a_new_one_created(path: Path, damage: bytes) -> None:
     """Nothing is deleted, and the poller starts."""
     path.write_bytes(damage)
 
@@ -86,7 +86,7 @@ def test_p4_a_corrupt_journal_is_quarantined_and_a_new_one_created(path: Path, d
     assert path.with_name("journal.sqlite.corrupt").read_bytes() == damage
 
 
-def test_p4_each_corrupt_journal_is_kept(path: Path) -> None:
+def test_each_corrupt_journal_is_kept(path: Path) -> None:
     """A second one does not replace the first."""
     for _time in range(2):
         path.write_bytes(b"no database" * 1000)
@@ -95,7 +95,7 @@ def test_p4_each_corrupt_journal_is_kept(path: Path) -> None:
     assert len([*path.parent.glob("journal.sqlite*.corrupt")]) == 2
 
 
-def test_p4_a_journal_that_cannot_be_opened_now_is_not_changed(path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_now_is_not_changed(path: Path) -> None:
     """A lock of another program, a full disk or a missing permission corrupts no row: nothing is quarantined."""
     with Journal(path, keep_days=7, max_mb=1) as journal:
         journal.add(SERIAL, [production(NOW)], NOW)
@@ -111,7 +111,7 @@ def test_p4_a_journal_that_cannot_be_opened_now_is_not_changed(path: Path) -> No
     assert not [*path.parent.glob("*.corrupt*")]
 
 
-def test_p4_a_folder_that_cannot_be_made_is_an_error_of_the_journal(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_journal(tmp_path: Path) -> None:
     """The poller reports it in a line."""
     (tmp_path / "file").write_text("no folder")
 
@@ -204,7 +204,7 @@ def fill(journal: Journal) -> None:
     journal._database.execute(f"PRAGMA max_page_count = {pages}")
 
 
-def test_p3_on_a_full_disk_nothing_is_written_and_the_reserve_is_released(journal: Journal, path: Path) -> None:
+def test_on_a_full_disk_nothing_is_written_and_the_reserve_is_released(journal: Journal, path: Path) -> None:
     """A poll is written whole or not at all, and rows can be removed afterwards."""
     journal.add(SERIAL, [production(NOW)], NOW)
     fill(journal)
@@ -239,7 +239,7 @@ with Journal(Path(sys.argv[1]), keep_days=7, max_mb=10) as journal:
 
 
 @pytest.mark.parametrize("lines", [1, 50, 400])
-def test_p1_a_writer_killed_at_any_time_has_all_that_it_reported(path: Path, lines: int) -> None:
+def test_a_writer_killed_at_any_time_has_all_that_it_reported(path: Path, lines: int) -> None:
     """What was reported as written is there after a SIGKILL, whole polls only."""
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=dict(os.environ)

@@ -1,0 +1,305 @@
+"""Names, messages, comments and documents use the terms of the field, so that a reader finds them by searching."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT
+
+PHRASES = {
+    r"tells?|telling|told": "report, print, log, show, describe",
+    r"says?|said|saying": "report, print, contain, state",
+    r"hears?|heard": "receive, subscribe",
+    r"stands?|stood": "be, be in",
+    r"beside": "next to, besides, compared with",
+    r"by hand": "manually",
+    r"all the same": "nevertheless",
+    r"be it": "whether",
+    r"whoever|nobody|somebody|everybody": "name the client or the user",
+    r"as long as": "while",
+    r"lets|let \w+ in": "allow, accept",
+    r"ma(ke|kes|de) room": "free space",
+    r"(put|puts|set|sets) (\w+ )?aside": "quarantine",
+    r"pass(ed|es)? over": "skip, reject",
+    r"known by": "identify",
+    r"on (its|their) way": "in flight",
+    r"trying on": "retrying",
+    r"g[ai]v(e|es|en|ing) up": "expire, stop retrying",
+    r"look(s|ed)? after": "housekeeping",
+    r"in doubt": "needs_resend",
+    r"unbroken": "uninterrupted",
+    r"spoil(s|t|ed)?": "corrupt",
+    r"hurts?": "fault, inject a fault",
+    r"last words": "shutdown",
+    r"passers? by": "probe connection",
+    r"unforeseen": "unexpected",
+    r"learnt": "discovered",
+    r"anew|afresh": "again",
+    r"ask(s|ed|ing)? for": "request",
+    r"wish(es)?": "request",
+    r"wants": "require, request",
+    r"pretend(s|ed)?": "simulate",
+    r"speaks?": "use",
+    r"fares?": "state, result",
+    r"for good": "permanently",
+    r"be had": "available",
+    r"reckoned": "estimated, computed",
+    r"(most|longest|least|shortest)_[a-z0-9_]+": "max_, min_",
+    r"tally": "stats",
+    r"unjournalled": "not_journaled",
+    r"given_up": "expired",
+    r"sent_again": "resent",
+}
+"""What is avoided anywhere in a file, and the term to use instead. A space also matches a line break of a comment."""
+
+NAMES = {
+    r"answers?|answered": "response",
+    r"questions?": "endpoint, query",
+    r"asks?|asked|asking": "request, fetch, query",
+    r"findings?": "check result",
+    r"hear": "handle",
+    r"wants": "handles",
+    r"most|longest": "max",
+    r"least|shortest": "min",
+    r"lasting": "persistent",
+    r"opens": "is_valid, authenticates",
+    r"strangers?": "unknown",
+    r"troubles?": "problem",
+}
+"""What is avoided as a word of a name in a program. In a sentence it can be right."""
+
+ALLOWED: dict[tuple[str, str], str] = {}
+"""Lines in which a phrase is right, by file and text, each with the reason."""
+
+SUFFIXES = {".py", ".md", ".yml", ".yaml", ".sh", ".toml", ".conf", ".js", ".html", ".css"}
+OTHER_FILES = {"Makefile", "Dockerfile", "Procfile", ".env.example", "acl", "run"}
+SKIPPED_FOLDERS = {".git", ".venv", "node_modules", "state", "__pycache__"}
+THIS_FILE = "tests/unit/test_plain_english.py"
+
+NOT_YET = {
+    ".env.example",
+    "CHANGELOG.md",
+    "Dockerfile",
+    "README.md",
+    "benchmarks/stack.py",
+    "deploy/compose/__main__.py",
+    "deploy/compose/accounts.py",
+    "deploy/compose/certificates.py",
+    "deploy/grafana/dashboard.py",
+    "deploy/grafana/panels.py",
+    "deploy/grafana/pipeline.py",
+    "deploy/grafana/series.py",
+    "deploy/grafana/solar_energy.py",
+    "deploy/graphite/start.sh",
+    "deploy/graphite/storage-schemas.conf",
+    "deploy/local/__main__.py",
+    "deploy/local/broker.py",
+    "deploy/local/build/sitecustomize.py",
+    "deploy/local/carbon.py",
+    "deploy/local/graphite.py",
+    "deploy/local/keep.py",
+    "deploy/local/page/page.js",
+    "deploy/local/page/style.css",
+    "deploy/local/settings.py",
+    "deploy/local/watch.py",
+    "deploy/mosquitto/mosquitto.conf",
+    "deploy/mosquitto/start.sh",
+    "docker-compose.yml",
+    "docs/asyncapi.yaml",
+    "docs/compose.md",
+    "docs/dashboards.md",
+    "docs/delivery.md",
+    "docs/security.md",
+    "docs/simulator.md",
+    "docs/token.md",
+    "pyproject.toml",
+    "services/carbon_sink/__main__.py",
+    "services/carbon_sink/carbon.py",
+    "services/carbon_sink/dead_letters.py",
+    "services/carbon_sink/service.py",
+    "services/carbon_sink/settings.py",
+    "services/poller/corrections.py",
+    "services/poller/credentials.py",
+    "services/poller/interpret/quirks.py",
+    "services/poller/reader.py",
+    "services/simulator/__init__.py",
+    "services/simulator/__main__.py",
+    "services/simulator/access.py",
+    "services/simulator/answer.py",
+    "services/simulator/certificate.py",
+    "services/simulator/control.py",
+    "services/simulator/control_client.py",
+    "services/simulator/digest.py",
+    "services/simulator/enlighten.py",
+    "services/simulator/envoy_answers.py",
+    "services/simulator/faults.py",
+    "services/simulator/gateway.py",
+    "services/simulator/house.py",
+    "services/simulator/ledger.py",
+    "services/simulator/recording.py",
+    "services/simulator/settings.py",
+    "services/simulator/simulator.py",
+    "services/simulator/sun.py",
+    "services/simulator/weather.py",
+    "services/simulator/web_server.py",
+    "services/token_broker/__main__.py",
+    "services/token_broker/checks.py",
+    "services/token_broker/enlighten.py",
+    "services/token_broker/files.py",
+    "services/token_broker/logins.py",
+    "services/token_broker/service.py",
+    "services/token_broker/settings.py",
+    "services/token_broker/supply.py",
+    "services/token_broker/tokens.py",
+    "shared/__init__.py",
+    "shared/settings.py",
+    "tests/docker/conftest.py",
+    "tests/docker/dashboards.py",
+    "tests/docker/draw.py",
+    "tests/docker/simulated_days.py",
+    "tests/docker/stack.py",
+    "tests/docker/test_dashboards.py",
+    "tests/docker/test_security.py",
+    "tests/docker/test_stack.py",
+    "tests/docker/test_tls.py",
+    "tests/faults/test_carbon.py",
+    "tests/faults/test_carbon_rules.py",
+    "tests/gateways/__init__.py",
+    "tests/gateways/catalog.py",
+    "tests/integration/local_programs.py",
+    "tests/integration/test_carbon_sink.py",
+    "tests/integration/test_enlighten_oddities.py",
+    "tests/integration/test_local_broker.py",
+    "tests/integration/test_local_graphite.py",
+    "tests/integration/test_local_keep.py",
+    "tests/integration/test_local_page.py",
+    "tests/integration/test_local_run.py",
+    "tests/integration/test_pipeline.py",
+    "tests/integration/test_poller_gateways.py",
+    "tests/integration/test_poller_pyenphase.py",
+    "tests/integration/test_poller_service.py",
+    "tests/integration/test_simulator_pyenphase.py",
+    "tests/integration/test_token_broker.py",
+    "tests/integration/test_token_supply.py",
+    "tests/programs.py",
+    "tests/tokens.py",
+    "tests/unit/carbon_sink/test_points.py",
+    "tests/unit/compose/test_compose_file.py",
+    "tests/unit/compose/test_setup.py",
+    "tests/unit/local/test_settings.py",
+    "tests/unit/local/test_watch.py",
+    "tests/unit/poller/test_agenda.py",
+    "tests/unit/poller/test_certificates.py",
+    "tests/unit/poller/test_corrections.py",
+    "tests/unit/poller/test_reader.py",
+    "tests/unit/shared/test_http.py",
+    "tests/unit/shared/test_paho_client.py",
+    "tests/unit/simulator/test_enlighten.py",
+    "tests/unit/simulator/test_envoy.py",
+    "tests/unit/simulator/test_faults.py",
+    "tests/unit/simulator/test_house.py",
+    "tests/unit/simulator/test_main.py",
+    "tests/unit/simulator/test_recording.py",
+    "tests/unit/test_documented_commands.py",
+    "tests/unit/test_gateways.py",
+    "tests/unit/test_grafana.py",
+    "tests/unit/test_vocabulary.py",
+    "tests/unit/token_broker/test_tokens.py",
+}
+"""Files that are still to be rewritten; a file goes from here when it is."""
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files that people read."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if path.name not in SKIPPED_FOLDERS and not path.name.endswith(("_cache", ".egg-info")):
+                yield from files_below(path)
+        elif path.suffix in SUFFIXES or path.name in OTHER_FILES:
+            yield path
+
+
+def pattern_of(avoided: dict[str, str]) -> re.Pattern[str]:
+    """Return a pattern with one group for each entry; a word begins and ends where letters do."""
+    alternatives = "|".join(f"({re.sub(r'[(](?![?])', '(?:', entry)})" for entry in avoided)
+    return re.compile(rf"(?<![A-Za-z])(?:{alternatives})(?![A-Za-z])".replace(" ", r"[\s#\"_-]+"), re.IGNORECASE)
+
+
+PHRASE, NAME = pattern_of(PHRASES), pattern_of(NAMES)
+
+
+def avoided_in(name: str, text: str) -> Iterator[str]:
+    """Yield what a file should not contain: place, words, and what to use instead."""
+    lines = text.splitlines()
+    for match in PHRASE.finditer(text):
+        number = text.count("\n", 0, match.start()) + 1
+        if (name, lines[number - 1].strip()) not in ALLOWED:
+            yield message(name, number, match, PHRASES)
+    if name.endswith(".py"):
+        for number, identifier in identifiers_in(text):
+            for match in NAME.finditer(identifier):
+                if (name, lines[number - 1].strip()) not in ALLOWED:
+                    yield message(name, number, match, NAMES)
+
+
+def message(name: str, number: int, match: re.Match[str], avoided: dict[str, str]) -> str:
+    """Return a line of a failure."""
+    instead = list(avoided.values())[(match.lastindex or 1) - 1]
+    return f"{name}:{number}: {' '.join(match[0].split())!r}; instead: {instead}"
+
+
+def identifiers_in(source: str) -> Iterator[tuple[int, str]]:
+    """Yield each name that a program defines, with its line, as words_with_underscores."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                line = node.lineno
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                line = node.lineno
+            case _:
+                continue
+        yield line, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+TEXTS = {
+    name: path.read_text()
+    for path in files_below(ROOT)
+    if (name := str(path.relative_to(ROOT))) != THIS_FILE  # it lists what is avoided
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_file_uses_the_terms_of_the_field(name: str) -> None:
+    """A phrase of the list has a term that describes more exactly what happens."""
+    avoided = list(avoided_in(name, TEXTS[name]))
+
+    if name in NOT_YET:
+        assert avoided, f"{name} is rewritten: remove it from NOT_YET"
+    else:
+        assert not avoided, "\n".join(avoided)
+
+
+def test_a_phrase_is_found_in_prose_across_lines_and_in_a_name() -> None:
+    """Line breaks, comment signs, underscores and capitals hide nothing."""
+    source = "# Removed by\n# hand.\nTOLD_EVERY_S = 1\nclass AskTwice:\n    pass\n"
+
+    assert [found.split("; ")[0] for found in avoided_in("a.py", source)] == [
+        "a.py:1: 'by # hand'",
+        "a.py:3: 'TOLD'",
+        "a.py:4: 'ask'",
+    ]
+
+
+def test_a_word_that_contains_an_avoided_one_is_allowed() -> None:
+    """Only whole words are found."""
+    assert list(avoided_in("a.md", "A threshold, an outstanding essay, foretold.")) == []
+
+
+def test_each_allowed_line_is_still_there_and_needs_to_be_allowed() -> None:
+    """An exception goes when its line does."""
+    for name, line in ALLOWED:
+        assert line in [each.strip() for each in TEXTS[name].splitlines()], f"{name}: {line}"
+        assert PHRASE.search(line) or NAME.search(line), f"{name}: {line} contains nothing to avoid"

@@ -80,9 +80,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         tls = tls_context(state / "gateways.pem", "122000000000")
-        bodies = responses(state)
-    # Outside the block: a server that is killed removes no folder.
-    asyncio.run(serve(int(sys.argv[1]), bodies, tls))
+        asyncio.run(serve(int(sys.argv[1]), responses(state), tls))
 
 
 if __name__ == "__main__":

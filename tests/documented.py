@@ -27,6 +27,7 @@ COMMENT = re.compile(r"\s+#\s.*")
 HERE = {
     r"make run": "run_pipeline",
     r"ENVOY_HOST=envoy\.local .*make run": "run_pipeline",
+    r"make help": "run_to_its_end",
     r"make chaos": "run_chaos",
     r"\.venv/bin/python -m services\.<name>": "run_services",
     r"\.venv/bin/python -m services\.<name> --health": "check_health_of_nothing",

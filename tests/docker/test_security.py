@@ -97,7 +97,7 @@ def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], 
 
 
 @pytest.mark.parametrize("account", MAY_READ)
-def test_an_account_hears_its_topics_and_no_others(stack: Stack, writers: dict[str, Connection], account: str) -> None:
+def test_an_account_receives_its_topics_and_no_others(stack: Stack, writers: dict[str, Connection], account: str) -> None:
     """It subscribes to everything, and of what is published it gets what it may read."""
     with probe(stack.mqtt(account), subscribes=True) as reader:
         heard_by(reader, set())
@@ -128,7 +128,7 @@ def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("account", [None, "viewer", "poller", "nobody"])
-def test_nobody_gets_in_without_the_right_password(stack: Stack, account: str | None) -> None:
+def test_a_wrong_or_missing_password_is_refused(stack: Stack, account: str | None) -> None:
     """Neither anonymous, nor with a wrong password, nor under a name that there is not."""
     password = SecretStr("guessed") if account else None
     settings = MqttSettings(host=HOST, port=stack.port("mosquitto", 1883), username=account, password=password)
@@ -188,7 +188,7 @@ def test_a_port_is_reached_from_this_machine_only(stack: Stack, service: str) ->
 
 
 @pytest.mark.parametrize("service", ["mosquitto", "token_broker", "poller", "node_red", "carbon_sink"])
-def test_carbon_is_out_of_reach_for_whoever_is_not_in_its_network(stack: Stack, service: str) -> None:
+def test_carbon_is_reached_from_its_own_network_only(stack: Stack, service: str) -> None:
     """Carbon takes points from everyone who reaches it: the sink does, and the others do not know where it is."""
     networks = stack.container(service)["NetworkSettings"]["Networks"]
 
@@ -228,7 +228,7 @@ def test_secrets_are_in_no_log_and_no_environment(stack: Stack) -> None:
         assert not [secret for secret in all_secrets if secret in told], service
 
 
-def test_the_editor_of_node_red_wants_a_password(stack: Stack) -> None:
+def test_the_editor_of_node_red_requires_a_password(stack: Stack) -> None:
     """Nobody anonymous reads the flows; the generated password opens them."""
     base = f"http://{HOST}:{stack.port('node_red', 1880)}"
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -241,7 +241,7 @@ def test_the_editor_of_node_red_wants_a_password(stack: Stack) -> None:
         assert b"access_token" in answer.read()
 
 
-def test_passwords_are_made_once(stack: Stack) -> None:
+def test_passwords_are_generated_once(stack: Stack) -> None:
     """Another ``up`` keeps them, and tells none again."""
     told = stack.compose("run", "--rm", "--no-deps", "-T", "setup")
     again = stack.compose("run", "--rm", "--no-deps", "-T", "setup", "cat", "/volumes/viewer/mqtt_password")

@@ -97,7 +97,9 @@ def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], 
 
 
 @pytest.mark.parametrize("account", MAY_READ)
-def test_an_account_receives_its_topics_and_no_others(stack: Stack, writers: dict[str, Connection], account: str) -> None:
+def test_an_account_receives_its_topics_and_no_others(
+    stack: Stack, writers: dict[str, Connection], account: str
+) -> None:
     """It subscribes to everything, and of what is published it gets what it may read."""
     with probe(stack.mqtt(account), subscribes=True) as reader:
         heard_by(reader, set())

@@ -71,7 +71,22 @@ NAMES = {
 }
 """What is avoided as a word of a name in a program. In a sentence it can be right."""
 
-ALLOWED: dict[tuple[str, str], str] = {}
+OLD_METRIC = "a metric's name before it was renamed"
+ALLOWED = {
+    ("CHANGELOG.md", "| `readings_given_up` | `readings_expired` | poller |"): OLD_METRIC,
+    ("CHANGELOG.md", "| `readings_sent_again` | `readings_resent` | poller |"): OLD_METRIC,
+    ("CHANGELOG.md", "| `readings_unjournalled` | `readings_not_journaled` | poller |"): OLD_METRIC,
+    ("CHANGELOG.md", "| `points_sent_again` | `points_resent` | carbon_sink |"): OLD_METRIC,
+    (
+        "CHANGELOG.md",
+        "whisper-fill.py readings_given_up.wsp readings_expired.wsp && rm readings_given_up.wsp",
+    ): OLD_METRIC,
+    (
+        "CHANGELOG.md",
+        '`CARBON_ALIASES={"metrics.readings_expired": "enphase.services.poller.metrics.readings_given_up"}`. '
+        "An alias is one path",
+    ): OLD_METRIC,
+}
 """Lines in which a phrase is right, by file and text, each with the reason."""
 
 SUFFIXES = {".py", ".md", ".yml", ".yaml", ".sh", ".toml", ".conf", ".js", ".html", ".css"}
@@ -81,9 +96,7 @@ THIS_FILE = "tests/unit/test_plain_english.py"
 
 NOT_YET = {
     ".env.example",
-    "CHANGELOG.md",
     "Dockerfile",
-    "README.md",
     "benchmarks/stack.py",
     "deploy/compose/__main__.py",
     "deploy/compose/accounts.py",
@@ -108,13 +121,6 @@ NOT_YET = {
     "deploy/mosquitto/mosquitto.conf",
     "deploy/mosquitto/start.sh",
     "docker-compose.yml",
-    "docs/asyncapi.yaml",
-    "docs/compose.md",
-    "docs/dashboards.md",
-    "docs/delivery.md",
-    "docs/security.md",
-    "docs/simulator.md",
-    "docs/token.md",
     "pyproject.toml",
     "services/carbon_sink/__main__.py",
     "services/carbon_sink/carbon.py",
@@ -206,7 +212,6 @@ NOT_YET = {
     "tests/unit/test_documented_commands.py",
     "tests/unit/test_gateways.py",
     "tests/unit/test_grafana.py",
-    "tests/unit/test_vocabulary.py",
     "tests/unit/token_broker/test_tokens.py",
 }
 """Files that are still to be rewritten; a file goes from here when it is."""

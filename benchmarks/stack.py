@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def start_to_publication_s(viewer: Connection) -> float:
-    """Start the poller's container anew and return how long its first reading took."""
+    """Restart the poller's container and return how long its first reading took."""
     printed(*COMPOSE, "stop", "poller")
     while (message := viewer.receive(1.0)) is not None:
         if isinstance(message, Message):

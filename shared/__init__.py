@@ -1,1 +1,1 @@
-"""What every service speaks: readings, topics, the MQTT connection, settings, logging and life cycle."""
+"""What all services use: readings, topics, the MQTT connection, settings, logging and life cycle."""

@@ -1,4 +1,4 @@
-"""Settings from environment variables and ``/run/secrets``; a bad one is told in a line, before anything is touched.
+"""Settings from environment variables and ``/run/secrets``; each invalid one is reported in a line, before any work.
 
 A shared part is a ``BaseModel`` whose fields become variables with its name in front: ``mqtt.host`` is ``MQTT_HOST``,
 or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has one ``ServiceSettings`` of its own.
@@ -39,7 +39,7 @@ def _topic_levels(base_topic: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of the settings whose variables share the beginning of their names; an unknown one is a mistake."""
+    """A part of the settings whose variables share the beginning of their names; an unknown one is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -47,14 +47,14 @@ class Section(BaseModel):
 class MqttSettings(Section):
     """The broker and how to reach it."""
 
-    host: str = Field("localhost", description="the MQTT broker")
-    port: Port = Field(1883, description="its port")
-    username: str | None = Field(None, description="who we are to the broker")
-    password: SecretStr | None = Field(None, description="our password there")
-    tls: bool = Field(default=False, description="speak TLS with the broker")
-    ca_file: Path | None = Field(None, description="certificate authority for MQTT_TLS, if not the system's")
-    base_topic: Annotated[str, AfterValidator(_topic_levels)] = Field("enphase", description="first topic level")
-    client_id: str = Field("", description="our MQTT client id, the service's name if empty")
+    host: str = Field("localhost", description="host of the MQTT broker")
+    port: Port = Field(1883, description="port of the MQTT broker")
+    username: str | None = Field(None, description="user name at the broker")
+    password: SecretStr | None = Field(None, description="password at the broker")
+    tls: bool = Field(default=False, description="use TLS for the connection to the broker")
+    ca_file: Path | None = Field(None, description="file with the certificate authority for MQTT_TLS [the system's]")
+    base_topic: Annotated[str, AfterValidator(_topic_levels)] = Field("enphase", description="beginning of every topic")
+    client_id: str = Field("", description="MQTT client id [the service's name]")
 
 
 class LogSettings(Section):
@@ -63,8 +63,8 @@ class LogSettings(Section):
     # Other programs set LOG_ variables of their own.
     model_config = ConfigDict(extra="ignore")
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least important message told")
-    format: Literal["text", "json"] = Field("text", description="for people or for machines")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level to log")
+    format: Literal["text", "json"] = Field("text", description="format of the log: for people or for programs")
 
 
 class JournalSettings(Section):
@@ -84,7 +84,7 @@ class JournalSettings(Section):
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told."""
+    """The settings that every service has."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="_",
@@ -98,7 +98,7 @@ class ServiceSettings(BaseSettings):
     )
 
     mqtt: MqttSettings = MqttSettings()
-    state_dir: Path = Field(Path("state"), description="where the service keeps what must outlive it")
+    state_dir: Path = Field(Path("state"), description="folder for everything that must survive a restart")
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -110,7 +110,7 @@ class ServiceSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - compose reads .env
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let secret files reach the nested parts."""
+        """Read secret files for the nested sections too."""
         secrets = NestedSecretsSettingsSource(
             file_secret_settings, secrets_dir_missing="ok", secrets_nested_delimiter="_"
         )
@@ -121,17 +121,17 @@ AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 def load(settings_class: type[AnySettings]) -> AnySettings:
-    """Return the settings, or end the process: one line for each bad one on standard error, exit code 2."""
+    """Return the settings, or exit with code 2 after one line on standard error for each invalid one."""
     try:
         return settings_class()
     except ValidationError as error:
-        refuse(*(_told(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)))
+        refuse(*(_describe(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)))
     except SettingsError as error:
         refuse(str(error))
 
 
 def refuse(*faults: str) -> NoReturn:
-    """End the process for bad settings: a line for each on standard error, exit code 2.
+    """Exit with code 2 because of invalid settings, after one line on standard error for each.
 
     Args:
         faults: each ``NAME: what is wrong with it``.
@@ -141,13 +141,13 @@ def refuse(*faults: str) -> NoReturn:
     raise SystemExit(ExitCode.BAD_SETTINGS)
 
 
-def _told(location: tuple[int | str, ...], fault_type: str, message: str) -> str:
+def _describe(location: tuple[int | str, ...], fault_type: str, message: str) -> str:
     name = "_".join(part for part in location if isinstance(part, str)).upper()
     return f"{name}: {'no such setting' if fault_type == 'extra_forbidden' else message.removeprefix('Value error, ')}"
 
 
 def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings]) -> argparse.ArgumentParser:
-    """Return a parser with what every service understands, whose ``--help`` names every setting with its default."""
+    """Return a parser with the options of every service; ``--help`` lists every setting with its default."""
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{name}",
         description=what_it_does,
@@ -156,7 +156,7 @@ def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--health", action="store_true", help="tell how the running service is, and end")
+    parser.add_argument("--health", action="store_true", help="print the running service's health and exit")
     return parser
 
 

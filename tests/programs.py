@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(condition: Callable[[], Value | None], what: str, deadline_s: float = DEADLINE_S) -> Value:
-    """Return the condition's value once it is true; fail, saying what was waited for, when it never is."""
+    """Return the condition's value once it is true; fail with what was waited for if it never is."""
     ends_at = time.monotonic() + deadline_s
     while not (value := condition()):
         assert time.monotonic() < ends_at, f"within {deadline_s:g} s never: {what}"

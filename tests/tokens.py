@@ -10,7 +10,7 @@ HOUR_S = 3600
 
 
 def with_wrong_signature(token: str) -> str:
-    """Return a token for the same gateway that nobody has signed."""
+    """Return a token for the same gateway without a signature."""
     signed, _, signature = token.rpartition(".")
     return f"{signed}.{signature[::-1]}"
 

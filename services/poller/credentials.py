@@ -93,7 +93,7 @@ class Credentials:
         return True
 
     def reject(self, credential: Credential, now: float) -> None:
-        """Do not choose a credential again for five minutes; a token from the broker must also be offered anew."""
+        """Do not choose a credential again for five minutes; a token from the broker must also be offered again."""
         self._blocked_until = {secret: until for secret, until in self._blocked_until.items() if until > now}
         self._blocked_until[credential.secret.get_secret_value()] = now + REJECTED_RETRY_S
         if credential.source == "ENVOY_TOKEN":

@@ -193,7 +193,7 @@ class GatewayReader:
 
 
 def hold_production_source(view: SiteView, *, certain: bool) -> Site:
-    """Return the site with the source of its production, which is chosen anew only for a reason.
+    """Return the site with the source of its production, which is chosen again only for a reason.
 
     Each source counts a little differently, so that the lifetime would jump (pyenphase#480). The reasons are that it
     was never certain, or that the production meter was enabled or disabled.

@@ -1,6 +1,6 @@
 """Gateways that do not exist, described by what they measure, and the responses that such a gateway gives.
 
-They replace real recordings in the tests that everybody runs. Shapes and oddities are facts of real gateways
+They replace real recordings in the tests of `make test`. Shapes and oddities are facts of real gateways
 (`docs/gateways.md`); every serial number and every figure is made up, and the figures add up: powers and energies of
 phases make those of the meter, production and grid make consumption. `catalog.py` holds the gateways themselves.
 """
@@ -184,7 +184,7 @@ def inverters(
 
 
 def html(status: int, title: str) -> Response:
-    """Return a page for people, which a gateway serves where a program asks for JSON."""
+    """Return a page for people, which a gateway serves where a program requests JSON."""
     return Response(
         f"<html><head><title>{title}</title></head><body><h2>{title}</h2></body></html>", status, "text/html"
     )

@@ -37,8 +37,8 @@ def change(name: str, *path: str | int, **values: object) -> Change:
     return apply
 
 
-def answer(response: Response, *names: str) -> Change:
-    """Return an oddity: paths are all answered with one response."""
+def respond_with(response: Response, *names: str) -> Change:
+    """Return an oddity: all of these paths have one response."""
 
     def apply(responses: Responses) -> None:
         responses.update(dict.fromkeys(names, response))
@@ -215,7 +215,7 @@ GATEWAYS = (
         inverters=inverters("122099007100", 9, power_w=280, lifetime_wh=890_000),
         # The counts of the day and of seven days are the lifetime's.
         production_counts=Counts(8_000_100.75, 8_000_100.75, 8_000_100.75),
-        oddities=(answer(UNAUTHORIZED, "ivp_ensemble_power", "ivp_ensemble_secctrl"),),
+        oddities=(respond_with(UNAUTHORIZED, "ivp_ensemble_power", "ivp_ensemble_secctrl"),),
         expected=Expected("meter", (2500.75, 8_000_100.75), meters={"production": 2}, inverters=9),
     ),
     Gateway(
@@ -377,7 +377,7 @@ GATEWAYS = (
         consumption_counts=Counts(9_000, 70_000, 5_500_000),
         oddities=(
             # Only the plain list of inverters can be read.
-            answer(UNAUTHORIZED, "ivp_pdm_device_data"),
+            respond_with(UNAUTHORIZED, "ivp_pdm_device_data"),
             # Their power is hours old, the inventory's charge is not that of power and totals.
             *every_production_json(
                 "storage",
@@ -561,7 +561,7 @@ GATEWAYS = (
         meters=(*SINGLE_ROOF, *SINGLE_GRID),
         inverters=inverters("122099009600", 8, power_w=290, lifetime_wh=620_000),
         production_counts=Counts(8_000, 60_000, 5_000_000.5),
-        oddities=(answer(UNAUTHORIZED, "production.json", "production.json_details_1", "production"),),
+        oddities=(respond_with(UNAUTHORIZED, "production.json", "production.json_details_1", "production"),),
         expected=Expected(
             "meter",
             (2400.125, 5_000_000.5),
@@ -624,7 +624,7 @@ GATEWAYS = (
         production_counts=Counts(8_000, 60_000, 5_000_000.5),
         consumption_counts=Counts(9_000, 70_000, 5_500_000),
         oddities=(
-            answer(NOT_FOUND, "ivp_pdm_device_data", "production.json_details_1"),
+            respond_with(NOT_FOUND, "ivp_pdm_device_data", "production.json_details_1"),
             *(change(name, "production", 0, readingTime=0) for name in ("production", "production.json")),
         ),
         expected=Expected(

@@ -139,7 +139,7 @@ def checkout(tmp_path: Path, roof: Simulator, broker: Server) -> Iterator[Checko
 
 @pytest.mark.parametrize("command", RUN_HERE, ids=str)
 def test_a_documented_command_works_as_printed(command: Command, checkout: Checkout) -> None:
-    """It does what the page says."""
+    """It does what the page describes."""
     (pattern,) = patterns_of(command)
     run: Callable[[str], None] = getattr(checkout, HERE[pattern])
 

@@ -12,7 +12,7 @@ REGULAR = [gateway for gateway in GATEWAYS if gateway.meters and not gateway.odd
 
 
 def test_names_and_serial_numbers_are_unique() -> None:
-    """A gateway is known by its name, and each device by its serial number."""
+    """A gateway is identified by its name, and each device by its serial number."""
     serials = [gateway.serial for gateway in GATEWAYS]
     serials += [inverter.serial for gateway in GATEWAYS for inverter in gateway.inverters]
     serials += [battery.serial for gateway in GATEWAYS for battery in gateway.batteries]

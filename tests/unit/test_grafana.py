@@ -24,7 +24,7 @@ DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text())
 
 
 def test_the_files_are_what_the_program_writes() -> None:
-    """Whoever changes a dashboard changes the program and runs ``python -m deploy.grafana``."""
+    """To change a dashboard, change the program and run ``python -m deploy.grafana``."""
     assert {file: file.read_text() for file in FILES.iterdir()} == texts()
 
 
@@ -98,14 +98,14 @@ def test_a_misspelt_dashboard_is_refused(node: str, tmp_path: Path) -> None:
     whole = texts()[FILES / "solar-energy.json"]
     assert all(right in whole for right, _wrong in MISSPELT)
 
-    told = type_check(node, tmp_path, whole, *(whole.replace(right, wrong, 1) for right, wrong in MISSPELT))
+    report = type_check(node, tmp_path, whole, *(whole.replace(right, wrong, 1) for right, wrong in MISSPELT))
 
-    refused = {int(number) for number in re.findall(r"(\d+)\.ts\(\d+,\d+\): error TS", told)}
-    assert refused == set(range(1, len(MISSPELT) + 1)), told
+    refused = {int(number) for number in re.findall(r"(\d+)\.ts\(\d+,\d+\): error TS", report)}
+    assert refused == set(range(1, len(MISSPELT) + 1)), report
 
 
 def test_the_packages_that_check_are_pinned_without_a_download_address() -> None:
-    """The lock names every package by its hash and leaves to whoever installs where it comes from."""
+    """The lock names every package by its hash and the installing machine decides where it comes from."""
     packages = json.loads((CHECKER / "package-lock.json").read_text())["packages"]
 
     assert all("integrity" in package and "resolved" not in package for path, package in packages.items() if path)
@@ -147,7 +147,7 @@ def test_what_is_provisioned_is_where_the_compose_file_mounts_it() -> None:
 
 
 def test_every_metric_drawn_is_one_that_a_service_publishes() -> None:
-    """The pipeline's panels ask for names that stand in the contract."""
+    """The pipeline's panels request names of the contract."""
     contract = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text())
     published = set(re.findall(r"`(\w+)`", contract["components"]["schemas"]["Metrics"]["description"]))
     drawn = {

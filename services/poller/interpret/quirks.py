@@ -11,7 +11,7 @@ AC_BATTERY = 11
 """The ``devType`` of AC Batteries among the inverters; an inverter's is 1, or missing on firmware 3 and 4."""
 
 MIN_FALL_WH = 100.0
-"""A counter that stands still may fall by less through rounding."""
+"""A counter that does not advance may fall by less through rounding."""
 
 STALE_AFTER_S = 3600
 
@@ -36,7 +36,7 @@ def is_all_zero(today_wh: float | None, last_7_days_wh: float | None, lifetime_w
 
 
 def counter_stalls_without_meters(version: tuple[int, ...], *, metered_hardware: bool, meters_enabled: bool) -> bool:
-    """Return whether the gateway's own counter stands still: metered hardware without transformers (pyenphase#275)."""
+    """Return whether the gateway's own counter does not advance: metered hardware without transformers (pyenphase#275)."""
     return metered_hardware and not meters_enabled and version >= (8, 2, 4264)
 
 

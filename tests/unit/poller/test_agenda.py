@@ -150,7 +150,7 @@ class Gateway:
             self.agenda.record_response(endpoint, RESPONSES[endpoint], started_at, self.now)
 
 
-def test_asking_for_the_next_task_changes_nothing() -> None:
+def test_a_query_of_the_next_task_changes_nothing() -> None:
     """A query is only a query."""
     gateway = Gateway(METERED)
 
@@ -274,7 +274,7 @@ def test_a_slow_endpoint_is_fetched_where_it_ends_before_the_next_slot() -> None
     assert all((at - 5) % 10 <= 3 - MARGIN_S for at in started)
 
 
-def test_an_endpoint_that_takes_longer_than_a_slot_is_fetched_all_the_same() -> None:
+def test_an_endpoint_that_takes_longer_than_a_slot_is_fetched_nevertheless() -> None:
     """The slots that it takes are missed and counted, and it takes a fifth of the time at most."""
     gateway = Gateway(METERED)
     gateway.duration_s[PRODUCTION_JSON] = 25.0

@@ -30,7 +30,7 @@ def test_a_lookup_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a1" * 31, b"a1" * 33, b"G1" * 32, b"A1" * 32, b"\xff\xfe\x00" * 30])
 def test_an_unreadable_pin_is_an_error_with_its_file(content: bytes, tmp_path: Path) -> None:
-    """Half a fingerprint would trust nobody, and none anybody."""
+    """Half a fingerprint would match no certificate, and an empty one any."""
     pins = PinStore(tmp_path)
     pins.path(SERIAL).write_bytes(content)
 

@@ -91,7 +91,7 @@ def test_readings_of_the_future_and_of_1970_are_dropped() -> None:
     assert len(at_true_times([production(NOW + MAX_AHEAD_S)], clock)) == 1
 
 
-def test_a_counter_that_wraps_is_left_out_for_good() -> None:
+def test_a_counter_that_wraps_is_left_out_permanently() -> None:
     """One inverter's 2^32 J are missing; the power is kept."""
     seconds = Seconds()
     counters = MonotonicCounters(seconds)

@@ -340,7 +340,7 @@ def test_an_endpoint_that_is_busy_twice_affects_no_other(gateway: Callable[..., 
     assert envoy.requested.count("/production.json") == 2
 
 
-def test_a_busy_endpoint_is_left_out_where_nobody_retries(gateway: Callable[..., Gateway]) -> None:
+def test_a_busy_endpoint_is_left_out_without_a_retry(gateway: Callable[..., Gateway]) -> None:
     """But a gateway that is busy with everything gives nothing."""
     envoy, reader = gateway()
     busy = RecordedEnvoy(envoy.responses | dict.fromkeys(envoy.responses.keys() - {"/info"}, (503, b"")))

@@ -22,7 +22,7 @@ ENDLESS_TLS_RECORD = b"\x16\x03\x03\x40\x00"
 
 
 class Server(threading.Thread):
-    """Answers each connection in turn with the next of its responses, and drips bytes after one that asks for it."""
+    """Answers each connection in turn with the next of its responses, and drips bytes after one that requires it."""
 
     def __init__(self, responses: list[bytes], drip: bytes) -> None:
         super().__init__(daemon=True)
@@ -120,7 +120,7 @@ def test_a_proxy_that_never_finishes_is_disconnected_at_the_deadline(target: str
     assert proxy.requests[0].startswith((b"GET http://gateway.invalid/", b"CONNECT gateway.invalid:443"))
 
 
-def test_a_connection_that_opens_after_the_deadline_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_established_after_the_deadline_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow DNS response cannot be interrupted, but what follows it is."""
     resolve = socket.getaddrinfo
     deadline_passed = threading.Event()
@@ -254,6 +254,6 @@ def test_retry_after_is_read_as_whole_seconds_only(header: str, seconds: float |
     assert Response(503, {"Retry-After": header}, b"").retry_after_s == seconds
 
 
-def test_a_response_without_retry_after_asks_for_no_wait() -> None:
-    """None is the absence of a wish."""
+def test_a_response_without_retry_after_requires_no_wait() -> None:
+    """None is no requirement."""
     assert Response(503, {}, b"").retry_after_s is None

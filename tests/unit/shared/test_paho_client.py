@@ -47,7 +47,7 @@ def test_properties_that_must_not_be_resent_are_on_the_wire_as_any_others() -> N
 
 
 def test_a_network_thread_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paho lets its thread end silently; is_connected() then stays true for ever."""
+    """Paho's thread ends silently; is_connected() then stays true for ever."""
     errors: list[Exception] = []
     client = new_client()
     client.on_network_thread_error = errors.append

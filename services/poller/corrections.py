@@ -69,7 +69,7 @@ class _Counter:
 class MonotonicCounters:
     """Removes counters that fall, until it is certain that they were reset.
 
-    A gateway that was replaced, or whose meters were set up again, counts from a lower value on. A counter that falls by
+    A gateway that was replaced, or set up again, counts from a lower value on. A counter that falls by
     multiples of 2^32 J has wrapped, and is no counter of the lifetime any more.
     """
 

@@ -36,7 +36,7 @@ def is_all_zero(today_wh: float | None, last_7_days_wh: float | None, lifetime_w
 
 
 def counter_stalls_without_meters(version: tuple[int, ...], *, metered_hardware: bool, meters_enabled: bool) -> bool:
-    """Return whether the gateway's own counter does not advance: metered hardware without transformers (pyenphase#275)."""
+    """Return whether the gateway's own counter stalls: metered hardware without transformers (pyenphase#275)."""
     return metered_hardware and not meters_enabled and version >= (8, 2, 4264)
 
 

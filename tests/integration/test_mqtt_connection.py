@@ -240,6 +240,7 @@ def test_the_content_type_is_json_unless_another_is_given(
     }
 
 
+@pytest.mark.mosquitto
 def test_refused_credentials_are_logged_once_with_what_to_do(
     tmp_path: Path, stop: threading.Event, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +323,7 @@ def test_a_broker_that_cannot_be_reached_fails_its_check_with_the_reason() -> No
     assert result.text.startswith("cannot be reached: Connection refused")
 
 
+@pytest.mark.mosquitto
 @pytest.mark.parametrize(
     ("rule", "text"),
     [

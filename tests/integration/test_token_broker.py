@@ -40,6 +40,9 @@ def account(roof: Simulator, state: Path, **more: str) -> dict[str, str]:
     } | more
 
 
+STATUS = "enphase/services/token-broker/status"
+
+
 def once(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run ``token_broker --once``."""
     environment = clean_environment() | account(roof, state, ENVOY_SERIAL=roof.serial) | more
@@ -74,20 +77,23 @@ class Listener:
 
     def hear(self, topic: str) -> Message:
         """Return the newest message on a topic below the gateway's, waiting for the first."""
+        return wait_until(lambda: self._newest(f"enphase/{self._serial}/{topic}"), topic)
 
-        def heard() -> Message | None:
-            if isinstance(message := self._connection.receive(0.05), Message):
-                self._connection.acknowledge(message)
-                self.heard[message.topic] = message
-            return self.heard.get(f"enphase/{self._serial}/{topic}")
+    def wait_until_online(self) -> None:
+        """Wait until token_broker is online: only then has the broker its subscriptions, too."""
+        wait_until(lambda: getattr(self._newest(STATUS), "payload", b"") == b"online", "token_broker is online")
 
-        return wait_until(heard, topic)
+    def _newest(self, topic: str) -> Message | None:
+        if isinstance(message := self._connection.receive(0.05), Message):
+            self._connection.acknowledge(message)
+            self.heard[message.topic] = message
+        return self.heard.get(topic)
 
 
 @pytest.fixture
 def listener(mqtt: Settings, roof: Simulator) -> Iterator[Listener]:
     """Yield a poller's side of the token topics."""
-    filters = [Subscription("enphase/+/token"), Subscription("enphase/+/token/status")]
+    filters = [Subscription("enphase/+/token"), Subscription("enphase/+/token/status"), Subscription(STATUS)]
     with Connection(mqtt("listener"), stop=threading.Event(), subscriptions=filters) as connection:
         assert connection.wait_until_connected(10)
         yield Listener(connection, roof.serial)
@@ -98,7 +104,7 @@ def test_a_token_asked_for_is_published_for_that_gateway(
 ) -> None:
     """A request makes the token appear, retained, expiring with the token, and a status without it."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         token = TokenMessage.from_json(listener.hear("token").payload)
         status = TokenStatus.from_json(listener.hear("token/status").payload)
@@ -114,7 +120,7 @@ def test_a_token_asked_for_is_published_for_that_gateway(
 def test_many_requests_at_once_make_one_exchange(token_broker: Program, listener: Listener, roof: Simulator) -> None:
     """Twenty pollers that ask in the same moment cost one log-in."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         for _poller in range(20):
             listener.ask("missing")
         listener.hear("token")
@@ -129,7 +135,7 @@ def test_the_retained_token_expires_when_the_token_does(
 ) -> None:
     """The broker forgets it by itself: its message expiry is what is left of its life."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         listener.hear("token")
         expiries: list[int] = []
@@ -154,14 +160,14 @@ def test_a_restarted_token_broker_publishes_its_token_without_asking_enphase(
 ) -> None:
     """The cache on disk answers; a killed process costs no second exchange."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         first = listener.hear("token")
         token_broker.kill()
         listener.heard.clear()
 
         token_broker.start()
-        wait_until(lambda: token_broker.output.count("connected") == 2, "connected again")
+        listener.wait_until_online()
         listener.ask("missing")
 
         assert listener.hear("token").payload == first.payload
@@ -173,7 +179,7 @@ def test_a_broker_that_forgot_the_token_gets_it_again(
 ) -> None:
     """After a broker lost its memory the token is published at once, unasked."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         first = listener.hear("token")
         broker.kill()
@@ -190,7 +196,7 @@ def test_enphase_down_is_told_and_asked_again_later(token_broker: Program, liste
     """A page instead of JSON is a status, and the next attempt succeeds by itself."""
     roof.faults.add(parse("html:server=enlighten:count=1"))
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         status = TokenStatus.from_json(listener.hear("token/status").payload)
         listener.hear("token")
@@ -387,7 +393,7 @@ def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
 ) -> None:
     """Fifty complaints about a fresh token cause no exchange and no repetition of the token."""
     with token_broker:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         listener.ask("missing")
         listener.hear("token")
         listener.heard.clear()
@@ -432,7 +438,7 @@ def test_a_message_that_is_no_request_is_passed_over(
 ) -> None:
     """Rubbish on the request topic is told and does no harm; the next request is answered."""
     with token_broker, Connection(mqtt("vandal"), stop=threading.Event(), persistent_session=False) as vandal:
-        wait_until(lambda: "connected" in token_broker.output, "connected")
+        listener.wait_until_online()
         for rubbish in (b"", b"{", b'{"reason": "because"}', b"[" * 100_000):
             vandal.publish(f"enphase/{roof.serial}/token/request", rubbish).result(10)
         listener.ask("missing")

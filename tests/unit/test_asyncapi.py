@@ -31,7 +31,7 @@ VALIDATE_DEADLINE_S = 60
 MESSAGES: tuple[type[Payload], ...] = (GatewayInfo, Token, TokenRequest, TokenStatus, Receipt)
 MODELS = {model.__name__: model for model in (*READINGS, *MESSAGES)}
 STATUS_MESSAGES = {"GatewayStatus", "ServiceStatus"}
-"""The messages that are a plain word."""
+"""The messages whose payload is plain text."""
 
 NOT_YET = re.compile(r"not published\s+yet\s+by\s+this\s+version", re.IGNORECASE)
 
@@ -62,7 +62,7 @@ JSON_EXAMPLES = [example for example in EXAMPLES if example.message not in STATU
 
 
 def example_id(example: Example) -> str:
-    """Return what pytest calls the test of an example."""
+    """Return the id of an example's test."""
     return f"{example.message}-{example.name}"
 
 
@@ -72,7 +72,7 @@ def messages_of(channel: Mapping[str, Any]) -> set[str]:
 
 
 def channel_of(topic: str) -> str:
-    """Return the one channel whose address a topic is, the base topic being ``enphase``."""
+    """Return the one channel whose address matches a topic below the base topic ``enphase``."""
     channels = []
     for name, channel in CONTRACT["channels"].items():
         levels = channel["address"].replace("{base}", "enphase").replace("{kind}", ".+")
@@ -92,7 +92,7 @@ def node() -> str:
 
 
 def validate(node: str, document: Path) -> subprocess.CompletedProcess[str]:
-    """Return how @asyncapi/parser judged a document."""
+    """Return the result of @asyncapi/parser for a document."""
     command = [node, "validate.mjs", str(document)]
     return subprocess.run(
         command, cwd=VALIDATOR, capture_output=True, text=True, timeout=VALIDATE_DEADLINE_S, check=False
@@ -100,11 +100,11 @@ def validate(node: str, document: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.npm
-def test_the_contract_validated_has_no_fault(node: str) -> None:
+def test_the_contract_is_valid(node: str) -> None:
     """@asyncapi/parser finds neither errors nor warnings in the document."""
-    judged = validate(node, DOCUMENT)
+    result = validate(node, DOCUMENT)
 
-    assert (judged.returncode, judged.stderr) == (0, ""), judged.stdout
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
 
 
 @pytest.mark.npm
@@ -120,17 +120,17 @@ def test_the_contract_validated_has_no_fault(node: str) -> None:
     ],
     ids=["version", "action", "reference", "parameter", "type", "yaml"],
 )
-def test_a_broken_contract_validated_is_refused(node: str, tmp_path: Path, right: str, wrong: str, code: str) -> None:
+def test_a_broken_contract_is_rejected(node: str, tmp_path: Path, right: str, wrong: str, code: str) -> None:
     """The validator reports each kind of error by its code, so a document without one is valid."""
     whole = DOCUMENT.read_text()
     assert right in whole
     broken = tmp_path / "broken.yaml"
     broken.write_text(whole.replace(right, wrong, 1))
 
-    judged = validate(node, broken)
+    result = validate(node, broken)
 
-    assert judged.returncode == 1, judged.stderr
-    assert f"Error {code}" in judged.stdout
+    assert result.returncode == 1, result.stderr
+    assert f"Error {code}" in result.stdout
 
 
 def test_the_packages_that_validate_are_pinned_without_a_download_address() -> None:
@@ -169,7 +169,7 @@ def test_the_broker_is_described_as_the_services_connect_to_it() -> None:
 
 
 def addresses_built() -> set[str]:
-    """Return what every builder of :class:`Topics` builds out of the names of its arguments."""
+    """Return the topic that each builder of :class:`Topics` builds from the names of its arguments."""
     topics = Topics("{base}")
     addresses = {topics.reading("{serial}", kind_with_names(kind)) for kind in READINGS if kind is not Metrics}
     for name, builder in inspect.getmembers(Topics, inspect.isfunction):
@@ -180,7 +180,7 @@ def addresses_built() -> set[str]:
 
 
 def kind_with_names(reading_class: type[Reading]) -> str:
-    """Return a kind in which the serial number of a battery is not called like the gateway's."""
+    """Return a kind in which the serial number of a battery has another name than the gateway's."""
     return reading_class.kind_template.replace("{serial}", f"{{{reading_class.__name__.lower()}}}")
 
 
@@ -191,8 +191,8 @@ def test_every_topic_that_the_code_builds_has_a_channel_and_the_other_way_round(
     assert sorted(channel["address"] for channel in CONTRACT["channels"].values()) == sorted(built)
 
 
-def test_every_kind_of_reading_is_on_its_channel_and_may_come_late() -> None:
-    """The message on a kind's channel is the one of its class, and history carries them all."""
+def test_every_kind_of_reading_is_on_its_channel_and_on_history() -> None:
+    """The message on a kind's channel is that of its class, and history carries all of them."""
     messages = {channel["address"]: messages_of(channel) for channel in CONTRACT["channels"].values()}
     topics, kinds = Topics("{base}"), [reading_class for reading_class in READINGS if reading_class is not Metrics]
 
@@ -217,28 +217,28 @@ def test_every_channel_has_a_sender_and_a_receiver() -> None:
 
 @cache
 def sources_of_services() -> str:
-    """Return the source of what makes messages: the services without the simulator, and shared/tokens.py."""
+    """Return the source that creates messages: the services without the simulator, and shared/tokens.py."""
     services = [file for file in sorted((ROOT / "services").rglob("*.py")) if "simulator" not in file.parts]
     return "\n".join(file.read_text() for file in [*services, ROOT / "shared" / "tokens.py"])
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_a_payload_that_no_service_makes_is_marked_as_not_published_yet(model: type[Payload]) -> None:
+def test_a_payload_that_no_service_publishes_is_marked_so(model: type[Payload]) -> None:
     """The document promises nothing that this version does not do, and hides nothing that it does."""
     name = model.__name__
-    made = re.search(rf"(?<!class )\b{name}(\.model_validate)?\(", sources_of_services()) is not None
+    is_created = re.search(rf"(?<!class )\b{name}(\.model_validate)?\(", sources_of_services()) is not None
 
     parts = [COMPONENTS["schemas"][name], COMPONENTS["messages"][name]]
     parts += [channel for channel in CONTRACT["channels"].values() if messages_of(channel) == {name}]
 
-    assert [NOT_YET.search(part["description"]) is None for part in parts] == [made] * 3
+    assert [NOT_YET.search(part["description"]) is None for part in parts] == [is_created] * 3
 
 
 # --- Payloads ---
 
 
 def test_every_payload_has_a_schema_and_every_schema_a_payload() -> None:
-    """Schemas and messages bear the names of the models."""
+    """Schemas and messages have the names of the models."""
     assert set(COMPONENTS["schemas"]) == set(MODELS)
     assert set(COMPONENTS["messages"]) == set(MODELS) | STATUS_MESSAGES
     for name in MODELS:
@@ -290,7 +290,7 @@ def normalised(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def test_every_field_is_described_with_its_unit() -> None:
-    """No reader has to guess what a number means."""
+    """Every number has a description with its unit."""
     units = {
         "w": "watts",
         "wh": "watt-hours",
@@ -321,7 +321,7 @@ def fields_with_schemas() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def test_every_message_has_an_example() -> None:
-    """Every message is shown, and history shows one that is its own."""
+    """Every message and every channel has an example."""
     assert {example.message for example in EXAMPLES} == set(COMPONENTS["messages"])
     assert {channel_of(example.topic) for example in EXAMPLES} == set(CONTRACT["channels"])
 
@@ -334,7 +334,7 @@ def test_an_example_is_on_a_channel_that_carries_its_message(example: Example) -
 
 @pytest.mark.parametrize("example", JSON_EXAMPLES, ids=example_id)
 def test_an_example_is_a_payload_that_the_code_would_publish(example: Example) -> None:
-    """An example is taken as its model and published again is the same, to the last key."""
+    """An example that is parsed and published again is the same, to the last key."""
     payload = read(example)
 
     assert isinstance(payload, MODELS[example.message])
@@ -342,8 +342,8 @@ def test_an_example_is_a_payload_that_the_code_would_publish(example: Example) -
 
 
 @pytest.mark.parametrize("example", JSON_EXAMPLES, ids=example_id)
-def test_an_example_without_a_required_field_is_refused(example: Example) -> None:
-    """What the document requires the code requires."""
+def test_an_example_without_a_required_field_is_rejected(example: Example) -> None:
+    """The code requires each field that the document requires."""
     for field in COMPONENTS["schemas"][example.message]["required"]:
         without = {name: value for name, value in example.payload.items() if name != field}
         with pytest.raises(InvalidPayload, match=field):
@@ -351,7 +351,7 @@ def test_an_example_without_a_required_field_is_refused(example: Example) -> Non
 
 
 def read(example: Example) -> Payload:
-    """Return what the services make of an example."""
+    """Return an example as the services parse it."""
     model = MODELS[example.message]
     if not issubclass(model, Reading):
         return model.from_json(example.json)

@@ -44,7 +44,7 @@ class LeftoversPlugin:
             self._leftovers = temporary | (found() - self._before)
             if self._leftovers and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if session.exitstatus == pytest.ExitCode.OK:
+        if session.exitstatus != pytest.ExitCode.TESTS_FAILED:
             shutil.rmtree(self._folder)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs carbon-cache and Graphite's web application without root; when one of them ends so does the container, and Docker
-# starts it again. The image's own start wants root and a file system that it can write.
+# Runs carbon-cache and Graphite's web application without root. When one of them exits, the container does too, and Docker
+# restarts it. The image's own start script needs root and a writable file system.
 set -eu
 
 export PATH=/opt/graphite/bin:$PATH
@@ -8,12 +8,12 @@ export PYTHONPATH=/opt/graphite/webapp:/etc/enphase PYTHONDONTWRITEBYTECODE=1
 export DJANGO_SETTINGS_MODULE=graphite.settings GRAPHITE_SETTINGS_MODULE=graphite_settings
 storage=/opt/graphite/storage
 
-# A Carbon that is killed while it begins a file leaves one without a whole header (28 bytes), and refuses every later
-# point of that metric: graphite-project/carbon#99.
+# A Carbon that is killed while it creates a file leaves an incomplete header (28 bytes), and rejects every later point of
+# that metric: graphite-project/carbon#99.
 mkdir -p "$storage/whisper"
 find "$storage/whisper" -name '*.wsp' -size -28c | while read -r file; do
-  mv "$file" "$file.broken"
-  echo "set aside $file, which an earlier Carbon left half-written"
+  mv "$file" "$file.corrupt"
+  echo "$file is corrupt (incomplete Whisper header); moved to $file.corrupt"
 done
 
 carbon() {
@@ -42,5 +42,5 @@ while kill -0 "$carbon" "$web" "$proxy" 2>/dev/null; do
   sleep 1 &
   wait $! || true
 done
-echo 'carbon, the web application or nginx has ended; ending the others, to be started again'
+echo 'carbon, the web application or nginx exited; stopping the others, so that Docker restarts all'
 end 1

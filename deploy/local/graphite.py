@@ -1,14 +1,14 @@
-"""Serves Graphite's render API from Whisper files at ``/render`` and ``/metrics/find``, and the page for it at ``/``.
+"""Serves Graphite's render API from Whisper files at ``/render`` and ``/metrics/find``, and the page at ``/``.
 
-Points appear when Carbon has written them, a second or so after it received them. Asking Carbon for what it still
-holds in memory would bring them at once, but that protocol answers with a pickle, and what comes from a network is not
-unpickled here.
+A point appears when Carbon has written it, about a second after it was received. Points in Carbon's cache are not
+queried: the response of that protocol is a pickle, and nothing from a network is unpickled here.
 """
 
 import html
 import importlib
 import importlib.resources
 import json
+import logging
 import os
 import sys
 from functools import partial
@@ -21,49 +21,53 @@ from flask import Flask, Response, send_file, send_from_directory
 
 from deploy.local.carbon import whisper_directory
 from deploy.local.settings import HOST, LocalSettings
+from shared import logs
+from shared.files import write_atomically
 from shared.settings import load
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
+logger = logging.getLogger("deploy.local.graphite")
+
 PAGE = Path(__file__).parent / "page"
 THREADS = 4
 
-NO_CAIRO = "pictures need the system library libcairo2 (apt install libcairo2); ask with format=json\n"
+CAIRO_MISSING = "pictures need the system library libcairo2 (apt install libcairo2); or use format=json\n"
 
 SECURITY_HEADERS = {
-    # The page needs nothing from elsewhere. The chart library styles its elements in place.
+    # The page loads nothing from other hosts. The chart library uses inline styles.
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
     "X-Content-Type-Options": "nosniff",
 }
 
 
 class CairoMissingError(Exception):
-    """A picture was asked for on a machine without libcairo2."""
+    """A picture was requested on a machine without libcairo2."""
 
 
 class _NoCairo(ModuleType):
-    """Stands in for cairocffi, which graphite-render imports at once and needs for pictures alone."""
+    """Replaces cairocffi, which graphite-render always imports but uses only for pictures."""
 
     def __getattr__(self, name: str) -> object:
         raise CairoMissingError(name)
 
 
-def _stand_in_for_cairo() -> None:
+def _replace_missing_cairo() -> None:
     try:
         importlib.import_module("cairocffi")
-    except OSError:  # the Python package is there, the library it loads is not
+    except OSError:  # the Python package is installed, the library that it loads is not
         sys.modules["cairocffi"] = _NoCairo("cairocffi")
 
 
 def render_configuration(whisper: Path) -> str:
-    """Return graphite-render's YAML configuration, written as JSON, which YAML contains."""
+    """Return graphite-render's YAML configuration, as JSON, which is valid YAML."""
     return json.dumps(
         {
             "finders": ["graphite_render.finders.whisper.WhisperFinder"],
             "whisper": {"directories": [str(whisper)]},
             "render_errors": False,
-            # Its own handler has a formatter that fails, and tells every request.
+            # Its default handler logs every request, with a formatter that fails.
             "logging": {
                 "disable_existing_loggers": False,
                 "handlers": {"plain": {"class": "logging.StreamHandler"}},
@@ -77,16 +81,15 @@ def build(settings: LocalSettings) -> "WSGIApplication":
     """Return the web application: graphite-render's, with the page added."""
     home = settings.state_dir / "graphite"
     configuration = home / "conf" / "render.yaml"
-    configuration.parent.mkdir(parents=True, exist_ok=True)
-    configuration.write_text(render_configuration(whisper_directory(home)))
+    write_atomically(configuration, render_configuration(whisper_directory(home)), durable=False)
     os.environ["GRAPHITE_API_CONFIG"] = str(configuration)  # read when the module below is imported
-    _stand_in_for_cairo()
+    _replace_missing_cairo()
     from graphite_render.app import app  # noqa: PLC0415
 
     application: Flask = app
     _add_page(application, settings.carbon_prefix)
     application.register_error_handler(
-        CairoMissingError, lambda _error: (NO_CAIRO, 501, {"Content-Type": "text/plain"})
+        CairoMissingError, lambda _error: (CAIRO_MISSING, 501, {"Content-Type": "text/plain"})
     )
     return application
 
@@ -109,10 +112,11 @@ def _add_page(app: Flask, carbon_prefix: str) -> None:
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until the process is stopped."""
     settings = load(LocalSettings)
+    logs.configure("INFO", "text")
     application = build(settings)
-    print(f"Graphite's render API on {settings.graphite_url}/render", flush=True)  # noqa: T201
+    logger.info("serving Graphite's render API on %s/render", settings.graphite_url)
     waitress.serve(application, host=HOST, port=settings.graphite_port, threads=THREADS, _quiet=True)
 
 

@@ -56,11 +56,11 @@ def test_after_all_that_was_killed_the_data_is_whole(stack: Stack) -> None:
     wait_until(lambda: taken.items() <= stack.drawn(GRID).items(), f"all of {len(taken)} readings are drawn")
 
 
-def test_a_database_that_mosquitto_cannot_read_is_set_aside(stack: Stack) -> None:
+def test_a_database_that_mosquitto_cannot_load_is_quarantined(stack: Stack) -> None:
     """The broker starts without it, and readings flow on."""
     stack.compose("stop", "mosquitto")
-    spoil = "cd /mosquitto/data && head -c 200 mosquitto.db > half && mv half mosquitto.db"
-    stack.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "mosquitto", "-c", spoil)
+    truncate = "cd /mosquitto/data && head -c 200 mosquitto.db > half && mv half mosquitto.db"
+    stack.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "mosquitto", "-c", truncate)
     stack.compose("start", "mosquitto")
     wait_until(lambda: stack.healthy("mosquitto"), "mosquitto is healthy")
     now = time.time()
@@ -69,8 +69,8 @@ def test_a_database_that_mosquitto_cannot_read_is_set_aside(stack: Stack) -> Non
     wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "readings flow on", 90)
 
 
-def test_a_half_written_whisper_file_is_set_aside(stack: Stack) -> None:
-    """A metric whose file a killed Carbon left without a header is stored again from the next start on."""
+def test_an_incomplete_whisper_file_is_quarantined(stack: Stack) -> None:
+    """A metric whose file a killed Carbon left without a header is stored again after the next start."""
     file = f"/opt/graphite/storage/whisper/{GRID.replace('.', '/')}.wsp"
     stack.inside("graphite", "sh", "-c", f": > {file}")
     stack.kill("graphite")
@@ -78,7 +78,7 @@ def test_a_half_written_whisper_file_is_set_aside(stack: Stack) -> None:
 
     wait_until(lambda: stack.healthy("graphite"), "graphite is healthy")
     wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "the metric is stored again", 90)
-    assert stack.inside("graphite", "ls", f"{file}.broken").strip() == f"{file}.broken"
+    assert stack.inside("graphite", "ls", f"{file}.corrupt").strip() == f"{file}.corrupt"
 
 
 @pytest.mark.parametrize("service", RUNNING)
@@ -87,6 +87,6 @@ def test_a_container_has_room_left_in_its_memory(stack: Stack, service: str) -> 
     assert stack.memory_percent(service) < 80
 
 
-def test_node_red_hears_the_readings(stack: Stack) -> None:
+def test_node_red_subscribes_to_the_readings(stack: Stack) -> None:
     """The example flow is connected to the broker with the viewer's account."""
     wait_until(lambda: "Connected to broker" in stack.compose("logs", "node_red"), "Node-RED is connected")

@@ -58,7 +58,7 @@ def test_a_corrupt_database_of_the_broker_is_quarantined(tmp_path: Path, damage:
 
         pipeline.assert_everything_arrives()
         if damage == "garbage":
-            (quarantined,) = database.parent.glob("mosquitto.unreadable-*")
+            (quarantined,) = database.parent.glob("mosquitto.db*.corrupt")
             assert quarantined.name in pipeline.broker.output
 
 
@@ -70,7 +70,7 @@ def test_a_good_database_of_the_broker_is_kept(broker: Server, tmp_path: Path) -
     broker.stop()
     broker.start()
 
-    assert not [*(tmp_path / "broker").glob("*.unreadable-*")]
+    assert not [*(tmp_path / "broker").glob("*.corrupt")]
     kept = [Subscription("enphase/kept")]
     with Connection(settings, stop=threading.Event(), subscriptions=kept, persistent_session=False) as connection:
         wait_until(lambda: getattr(connection.receive(0.1), "payload", b"") == b"1", "the retained message")

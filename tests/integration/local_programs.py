@@ -1,4 +1,4 @@
-"""What the tests of ``make run`` share: settings that collide with nothing, and Carbon's and Graphite's protocols."""
+"""Free ports for the programs of ``make run``, and clients of Carbon and Graphite."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ PORT_SETTINGS = (
 
 
 def local_settings(state_dir: Path) -> dict[str, str]:
-    """Return settings that collide with nothing else on this machine."""
+    """Return settings with free ports and this state directory."""
     ports = {name: str(free_port()) for name in PORT_SETTINGS}
     return ports | {"STATE_DIR": str(state_dir), "PYTHONUNBUFFERED": "1"}
 
@@ -35,16 +35,16 @@ def send_to_carbon(port: str, points: list[tuple[str, tuple[int, float]]]) -> No
         assert connection.recv(1) == b""
 
 
-def ask_graphite(port: str, path: str, **parameters: str) -> object:
-    """Return Graphite's JSON answer."""
+def query_graphite(port: str, path: str, **parameters: str) -> object:
+    """Return Graphite's JSON response."""
     with urllib.request.urlopen(
         f"http://{HOST}:{port}{path}?{urllib.parse.urlencode(parameters)}", timeout=5
-    ) as answer:
-        return json.loads(answer.read())
+    ) as response:
+        return json.loads(response.read())
 
 
 def stored_points(port: str, path: str, since_s: int) -> dict[int, float]:
     """Return the points of one series by timestamp."""
-    answer = ask_graphite(port, "/render", target=path, format="json", **{"from": str(since_s)})
-    assert isinstance(answer, list)
-    return {timestamp: value for series in answer for value, timestamp in series["datapoints"] if value is not None}
+    series = query_graphite(port, "/render", target=path, format="json", **{"from": str(since_s)})
+    assert isinstance(series, list)
+    return {timestamp: value for each in series for value, timestamp in each["datapoints"] if value is not None}

@@ -8,7 +8,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from deploy.local.broker import IOTCORE_PAYLOAD_LIMIT, iotcore_configuration
+from deploy.local.broker import IOTCORE_MAX_PAYLOAD_BYTES, iotcore_configuration
 from tests.integration.local_programs import local_settings
 from tests.programs import HOST, Program, listening, wait_until
 
@@ -17,15 +17,15 @@ DEADLINE_S = 10
 
 @pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("mosquitto", "iotcore")])
 def any_broker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The port of each broker that ``make run`` can use."""
+    """Yield the port of each broker that ``make run`` can use."""
     settings = local_settings(tmp_path)
     port = int(settings["MQTT_PORT"])
     program = Program.python("deploy.local.broker", log=tmp_path / "log", environment=settings)
     if request.param == "iotcore":
-        # What deploy.local.broker does where there is no mosquitto, which a test can't take off the machine.
+        # As deploy.local.broker starts it where Mosquitto is not installed, which a test cannot uninstall.
         configuration = tmp_path / "iotcore.toml"
         configuration.write_text(iotcore_configuration(port))
-        # Under coverage a signal waits for Python code, and iotcore runs none.
+        # Under coverage a signal is handled when Python code runs, and iotcore runs none.
         environment = {"COVERAGE_PROCESS_CONFIG": ""}
         program = Program.python(
             *("iotcore", "--config", str(configuration), "--log-level", "CRITICAL"),
@@ -33,12 +33,12 @@ def any_broker(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
             environment=environment,
         )
     with program:
-        wait_until(lambda: listening(port), f"the broker listens; it said: {program.output}")
+        wait_until(lambda: listening(port), f"the broker listens; {program.output}")
         yield port
 
 
 class Client:
-    """One connection of an MQTT 5 client whose session stays, and what it received."""
+    """A connection of an MQTT 5 client with a persistent session, and the messages that it received."""
 
     def __init__(self, port: int, client_id: str) -> None:
         self.received: SimpleQueue[tuple[str, bytes, bool]] = SimpleQueue()
@@ -59,7 +59,7 @@ class Client:
         self.session_present = connected.get(timeout=DEADLINE_S)
 
     def subscribe(self, topic: str) -> None:
-        """Subscribe and wait for the broker's word."""
+        """Subscribe and wait for the broker's acknowledgement."""
         self._client.subscribe(topic, qos=1)
         self._subscribed.get(timeout=DEADLINE_S)
 
@@ -70,14 +70,14 @@ class Client:
         assert message.is_published()
 
     def disconnect(self) -> None:
-        """Leave; the session stays."""
+        """Disconnect; the session persists."""
         self._client.disconnect()
         self._client.loop_stop()
 
 
 @pytest.fixture
 def connect(any_broker: int) -> Iterator[Callable[[str], Client]]:
-    """Connect clients to the broker."""
+    """Yield a function that connects a client to the broker."""
     clients: list[Client] = []
 
     def new(client_id: str) -> Client:
@@ -89,8 +89,8 @@ def connect(any_broker: int) -> Iterator[Callable[[str], Client]]:
         client.disconnect()
 
 
-def test_message_for_a_subscriber_who_was_away_is_kept(connect: Callable[[str], Client]) -> None:
-    """A session outlives its connection, and QoS 1 messages wait in it."""
+def test_a_message_for_a_disconnected_subscriber_is_queued(connect: Callable[[str], Client]) -> None:
+    """A session persists without a connection, and queues QoS 1 messages."""
     sink = connect("sink")
     sink.subscribe("enphase/#")
     sink.disconnect()
@@ -100,18 +100,18 @@ def test_message_for_a_subscriber_who_was_away_is_kept(connect: Callable[[str], 
     assert returned.received.get(timeout=DEADLINE_S) == ("enphase/1/readings/grid", b"one", False)
 
 
-def test_retained_message_reaches_who_subscribes_later(connect: Callable[[str], Client]) -> None:
-    """A dashboard that starts later sees the newest reading at once."""
+def test_a_retained_message_is_sent_to_a_later_subscriber(connect: Callable[[str], Client]) -> None:
+    """A dashboard that starts later shows the newest reading immediately."""
     connect("poller").publish("enphase/1/info", b"{}", retain=True)
     dashboard = connect("dashboard")
     dashboard.subscribe("enphase/+/info")
     assert dashboard.received.get(timeout=DEADLINE_S) == ("enphase/1/info", b"{}", True)
 
 
-def test_reading_of_a_large_roof_passes(connect: Callable[[str], Client]) -> None:
-    """Two hundred kilobytes are no problem; iotcore's own limit would be 20."""
+def test_the_readings_of_a_large_system_are_accepted(connect: Callable[[str], Client]) -> None:
+    """A payload of 200 kB passes; the default maximum of iotcore is 20 kB."""
     payload = b"x" * 200_000
-    assert len(payload) < IOTCORE_PAYLOAD_LIMIT
+    assert len(payload) < IOTCORE_MAX_PAYLOAD_BYTES
     client = connect("roof")
     client.subscribe("enphase/1/#")
     client.publish("enphase/1/readings/production", payload)

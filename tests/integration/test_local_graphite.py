@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import whisper
 
-from tests.integration.local_programs import ask_graphite, local_settings, send_to_carbon, stored_points
+from tests.integration.local_programs import local_settings, query_graphite, send_to_carbon, stored_points
 from tests.programs import HOST, Program, listening, wait_until
 
 POWER = "enphase.122012345678.production.power_w"
@@ -19,28 +19,28 @@ QUARTER_HOURS = "enphase.122012345678.interval.production_wh"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Settings with a state directory whose name has a space."""
+    """Return settings whose state directory has a space in its name."""
     return local_settings(tmp_path / "a state")
 
 
 @pytest.fixture
 def local_graphite(environment: dict[str, str], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A running Carbon and render API, by their settings."""
+    """Yield the settings of a running Carbon and render API."""
     with serving("carbon", environment, tmp_path), serving("graphite", environment, tmp_path):
         yield environment
 
 
 @contextmanager
 def serving(program: str, environment: dict[str, str], logs: Path) -> Iterator[Program]:
-    """Run a program of deploy.local, from when it listens."""
+    """Run a program of deploy.local, and yield it when it listens."""
     port = int(environment[f"{program.upper()}_PORT"])
     with Program.python(f"deploy.local.{program}", log=logs / f"{program}.log", environment=environment) as running:
-        wait_until(lambda: listening(port), f"{program} listens; it said: {running.output}")
+        wait_until(lambda: listening(port), f"{program} listens; {running.output}")
         yield running
 
 
-def test_points_sent_to_carbon_come_back_from_the_render_api_exactly(local_graphite: dict[str, str]) -> None:
-    """Path, timestamp and value are those that were sent, the last one within seconds."""
+def test_points_sent_to_carbon_are_returned_by_the_render_api_unchanged(local_graphite: dict[str, str]) -> None:
+    """Path, timestamp and value are those that were sent."""
     newest_s = int(time.time()) // 10 * 10
     sent = {newest_s - 10 * age: 1234.5 - age for age in range(30)}
     send_to_carbon(local_graphite["CARBON_PORT"], [(POWER, point) for point in sent.items()])
@@ -52,12 +52,12 @@ def test_points_sent_to_carbon_come_back_from_the_render_api_exactly(local_graph
     assert sent == stored_points(local_graphite["GRAPHITE_PORT"], POWER, since_s)
 
 
-def test_series_are_found_by_pattern(local_graphite: dict[str, str]) -> None:
-    """The page finds the gateways as Grafana finds series."""
+def test_series_are_found_by_a_pattern(local_graphite: dict[str, str]) -> None:
+    """The page finds gateways in the same way as Grafana finds series."""
     send_to_carbon(local_graphite["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
 
     def found() -> object:
-        return ask_graphite(
+        return query_graphite(
             local_graphite["GRAPHITE_PORT"], "/metrics/find", query="enphase.*.*.power_w", format="json"
         )
 
@@ -66,8 +66,8 @@ def test_series_are_found_by_pattern(local_graphite: dict[str, str]) -> None:
     assert [node["path"] for node in nodes] == [POWER]
 
 
-def test_each_kind_of_series_is_kept_as_it_should_be(local_graphite: dict[str, str]) -> None:
-    """Power is averaged, counters keep their newest state, quarter-hours have no finer archive."""
+def test_each_kind_of_series_is_stored_by_its_own_rules(local_graphite: dict[str, str]) -> None:
+    """Power is averaged, counters keep their last value, quarter-hours have no finer archive."""
     now_s = int(time.time())
     paths = (POWER, LIFETIME, QUARTER_HOURS)
     send_to_carbon(local_graphite["CARBON_PORT"], [(path, (now_s, 1.0)) for path in paths])
@@ -83,30 +83,30 @@ def test_each_kind_of_series_is_kept_as_it_should_be(local_graphite: dict[str, s
     assert [archive["secondsPerPoint"] for archive in kept[QUARTER_HOURS]["archives"]] == [900]
 
 
-def test_half_written_whisper_file_is_set_aside(environment: dict[str, str], tmp_path: Path) -> None:
-    """A metric whose file a killed Carbon left empty is stored again."""
-    half_written = _whisper_file(environment, POWER)
-    half_written.parent.mkdir(parents=True)
-    half_written.write_bytes(b"")
+def test_an_incomplete_whisper_file_is_quarantined(environment: dict[str, str], tmp_path: Path) -> None:
+    """A metric whose file a killed Carbon left without a header is stored again."""
+    incomplete = _whisper_file(environment, POWER)
+    incomplete.parent.mkdir(parents=True)
+    incomplete.write_bytes(b"")
     with serving("carbon", environment, tmp_path) as carbon:
         send_to_carbon(environment["CARBON_PORT"], [(POWER, (int(time.time()), 1.0))])
-        wait_until(lambda: half_written.exists() and half_written.stat().st_size > 28, "a whole file")
-    assert half_written.with_suffix(".wsp.broken").read_bytes() == b""
-    assert "set aside" in carbon.output
+        wait_until(lambda: incomplete.exists() and incomplete.stat().st_size > 28, "a complete file")
+    assert incomplete.with_suffix(".wsp.corrupt").read_bytes() == b""
+    assert f"{incomplete} is corrupt" in carbon.output
 
 
 @pytest.mark.cairo
-def test_picture_is_drawn_where_libcairo2_is_installed(local_graphite: dict[str, str]) -> None:
-    """The render API is Graphite's own, pictures included."""
-    with urllib.request.urlopen(_picture_url(local_graphite), timeout=10) as answer:
-        assert answer.read(8) == b"\x89PNG\r\n\x1a\n"
+def test_with_libcairo2_a_picture_is_drawn(local_graphite: dict[str, str]) -> None:
+    """The render API is Graphite's own, including pictures."""
+    with urllib.request.urlopen(_picture_url(local_graphite), timeout=10) as response:
+        assert response.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-def test_without_libcairo2_json_works_and_a_picture_says_what_to_install(
+def test_without_libcairo2_json_works_and_a_picture_is_an_error_that_names_the_package(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """No system package is needed for the page; a picture names the one that it needs."""
-    # Python imports this at start: the library is as good as not installed.
+    """The page needs no system package; the response to a request for a picture names the one to install."""
+    # Python imports this when it starts; the library then appears not to be installed.
     (tmp_path / "sitecustomize.py").write_text(
         "import ctypes.util\nctypes.util.find_library = lambda name: None\n"
         "import cffi\nopen_library = cffi.FFI.dlopen\n"
@@ -117,7 +117,7 @@ def test_without_libcairo2_json_works_and_a_picture_says_what_to_install(
     )
     hidden = environment | {"PYTHONPATH": str(tmp_path)}
     with serving("graphite", hidden, tmp_path):
-        assert ask_graphite(environment["GRAPHITE_PORT"], "/render", target=POWER, format="json") == []
+        assert query_graphite(environment["GRAPHITE_PORT"], "/render", target=POWER, format="json") == []
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(_picture_url(environment), timeout=10)
         with refused.value:
@@ -125,15 +125,15 @@ def test_without_libcairo2_json_works_and_a_picture_says_what_to_install(
             assert re.fullmatch(r".*apt install libcairo2.*\n", refused.value.read().decode())
 
 
-def test_page_and_chart_library_are_served_from_here(local_graphite: dict[str, str]) -> None:
-    """The page fetches nothing from elsewhere, and its policy forbids it."""
-    with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/", timeout=5) as answer:
-        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-        page = answer.read().decode()
+def test_page_and_chart_library_are_served_locally(local_graphite: dict[str, str]) -> None:
+    """The page loads nothing from other hosts, and its content security policy forbids it."""
+    with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/", timeout=5) as response:
+        assert "default-src 'self'" in response.headers["Content-Security-Policy"]
+        page = response.read().decode()
     assert re.findall(r"(?:src|href)=\"(?:https?:)?//", page) == []
     for name in re.findall(r"(?:src|href)=\"(page/[^\"]+)\"", page):
-        with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/{name}", timeout=5) as answer:
-            assert len(answer.read()) > 1000
+        with urllib.request.urlopen(f"http://{HOST}:{local_graphite['GRAPHITE_PORT']}/{name}", timeout=5) as response:
+            assert len(response.read()) > 1000
 
 
 def _whisper_file(environment: dict[str, str], path: str) -> Path:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.chromium
 
 @pytest.fixture
 def local_graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A running Carbon and render API, by their settings."""
+    """Yield the settings of a running Carbon and render API."""
     settings = local_settings(tmp_path)
     programs = [
         Program.python(f"deploy.local.{name}", log=tmp_path / f"{name}.log", environment=settings)
@@ -27,8 +27,8 @@ def local_graphite(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield settings
 
 
-def test_page_shows_the_newest_values_and_draws_them(local_graphite: dict[str, str], tmp_path: Path) -> None:
-    """A browser shows what Graphite holds: power in kilowatts, the grid's direction in words, and the lines."""
+def test_a_page_with_readings_shows_and_draws_them(local_graphite: dict[str, str], tmp_path: Path) -> None:
+    """A browser shows powers in kilowatts, import or export, and a line for each."""
     now_s = int(time.time()) // 10 * 10
     power = {"production": 2310.0, "consumption": 640.0, "grid": -1670.0}
     paths = {kind: f"enphase.122012345678.{kind}.power_w" for kind in power}
@@ -40,13 +40,13 @@ def test_page_shows_the_newest_values_and_draws_them(local_graphite: dict[str, s
             "all points are stored",
         )
     page = _page_in_browser(local_graphite["GRAPHITE_PORT"], tmp_path)
-    shown = {name: _text(page, name) for name in ("production", "consumption", "grid", "grid-direction", "meaning")}
+    shown = {name: _text(page, name) for name in ("production", "consumption", "grid", "grid-direction", "summary")}
     assert shown == {
         "production": "2.31",
         "consumption": "0.64",
         "grid": "1.67",
         "grid-direction": "Export",
-        "meaning": "Exporting 1.67 kW: the roof makes more than the house uses.",
+        "summary": "Exporting 1.67 kW: production is higher than consumption.",
     }
     assert re.fullmatch(r"newest reading \d+ s ago", _text(page, "age"))
     assert page.count('class="scatterlayer') == 2
@@ -54,15 +54,15 @@ def test_page_shows_the_newest_values_and_draws_them(local_graphite: dict[str, s
     assert 'id="state" role="status" hidden' in page
 
 
-def test_page_without_any_reading_says_what_it_waits_for(local_graphite: dict[str, str], tmp_path: Path) -> None:
-    """An empty store is told in words instead of an empty chart."""
+def test_a_page_without_readings_reports_that_it_waits(local_graphite: dict[str, str], tmp_path: Path) -> None:
+    """There is a sentence instead of an empty chart."""
     page = _page_in_browser(local_graphite["GRAPHITE_PORT"], tmp_path)
-    assert _text(page, "meaning") == "Waiting for the first reading"
-    assert _text(page, "state").startswith("No reading yet.")
+    assert _text(page, "summary") == "Waiting for the first reading"
+    assert _text(page, "state").startswith("No readings yet.")
 
 
 def _page_in_browser(port: str, directory: Path) -> str:
-    """Return the page as it is some seconds after it was opened in Chromium."""
+    """Return the page's DOM four seconds after Chromium opened it."""
     assert CHROMIUM is not None
     command = [
         CHROMIUM,

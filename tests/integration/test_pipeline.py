@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.gateways.catalog import BY_NAME
-from tests.integration.local_programs import ask_graphite, local_settings, stored_points
+from tests.integration.local_programs import local_settings, query_graphite, stored_points
 from tests.programs import HOST, Program, wait_until
 
 SERIAL = "122098765432"
@@ -203,7 +203,7 @@ def test_an_old_gateways_readings_are_drawn_at_their_own_time(tmp_path: Path) ->
 def gateways(port: str) -> list[str]:
     """Return the serial numbers of the gateways that have a grid in Graphite."""
     try:
-        found = ask_graphite(port, "/metrics/find", query="enphase.*.grid.power_w")
+        found = query_graphite(port, "/metrics/find", query="enphase.*.grid.power_w")
     except OSError:
         return []
     assert isinstance(found, list)

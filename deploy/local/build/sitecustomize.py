@@ -1,7 +1,6 @@
-"""Lets carbon 1.1.10 build on Python 3.12 and newer: its setup.py calls a method that configparser has dropped.
+"""Makes carbon 1.1.10 build on Python 3.12 and newer, whose configparser lacks a method that its setup.py calls.
 
-On PYTHONPATH only while pip installs (see the Makefile). A release that needs no help is asked for in
-graphite-project/carbon#954.
+It is on PYTHONPATH only while pip installs (see the Makefile), until graphite-project/carbon#954 is released.
 """  # noqa: INP001 - Python imports it by its bare name
 
 from configparser import RawConfigParser

@@ -1,4 +1,4 @@
-// Draws production, consumption and grid power from Graphite's render API, and keeps drawing.
+// Draws production, consumption and grid power from Graphite's render API, and refreshes them.
 
 const KINDS = ["production", "consumption", "grid"];
 const RANGES = [
@@ -8,10 +8,10 @@ const RANGES = [
   { label: "24 h", seconds: 24 * 3600 },
   { label: "7 days", seconds: 7 * 24 * 3600 },
 ];
-const REFRESH_S = 5;
-const NEWEST_WITHIN_S = 900;
+const REFRESH_INTERVAL_S = 5;
+const RECENT_S = 900;
 const STALE_AFTER_S = 90;
-const ANSWER_WITHIN_MS = 8000;
+const RESPONSE_TIMEOUT_MS = 8000;
 
 const prefix = document.documentElement.dataset.carbonPrefix;
 const element = (id) => document.getElementById(id);
@@ -22,15 +22,16 @@ let newest = {}; // by kind: { watts, time }
 
 // --- Graphite ---
 
-async function ask(path, parameters) {
-  const answer = await fetch(`${path}?${new URLSearchParams(parameters)}`, { signal: AbortSignal.timeout(ANSWER_WITHIN_MS) });
-  if (!answer.ok) throw new Error(`${path} answered ${answer.status}`);
-  return answer.json();
+async function query(path, parameters) {
+  const url = `${path}?${new URLSearchParams(parameters)}`;
+  const response = await fetch(url, { signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS) });
+  if (!response.ok) throw new Error(`${path} responded with status ${response.status}`);
+  return response.json();
 }
 
 async function findGateways() {
-  const found = await ask("metrics/find", { query: `${prefix}.*.*.power_w`, format: "json" });
-  const parts = found.map(({ path }) => path.slice(prefix.length + 1).split("."));
+  const nodes = await query("metrics/find", { query: `${prefix}.*.*.power_w`, format: "json" });
+  const parts = nodes.map(({ path }) => path.slice(prefix.length + 1).split("."));
   const serials = parts.filter(([, kind]) => KINDS.includes(kind)).map(([serial]) => serial);
   return [...new Set(serials)].sort();
 }
@@ -45,29 +46,29 @@ function renderParameters(seconds, points) {
 }
 
 async function fetchSeries(seconds, points) {
-  const series = await ask("render", renderParameters(seconds, points));
+  const series = await query("render", renderParameters(seconds, points));
   const byName = new Map(series.map(({ target, datapoints }) => [target, datapoints]));
   return Object.fromEntries(KINDS.map((kind) => [kind, byName.get(metric(kind)) ?? []]));
 }
 
-// --- What the numbers say ---
+// --- The newest values ---
 
 function newestOf(datapoints) {
   const last = datapoints.findLast(([watts]) => watts !== null);
   return last && { watts: last[0], time: last[1] };
 }
 
-// Adding zero makes 0.00 of the -0.00 that an inverter's own use at night would be.
+// Adding zero turns -0.00, a watt that an inverter uses at night, into 0.00.
 const signedKilowatts = (watts) => (Math.round(watts / 10) / 100 + 0).toFixed(2);
 const kilowatts = (watts) => signedKilowatts(Math.abs(watts));
 
-function meaning() {
+function summary() {
   const { production, grid } = newest;
-  if (!grid) return production ? `The roof makes ${kilowatts(production.watts)} kW; this gateway does not measure the grid.` : "";
-  if (Math.abs(grid.watts) < 5) return "The house lives on its own power.";
-  if (grid.watts < 0) return `Exporting ${kilowatts(grid.watts)} kW: the roof makes more than the house uses.`;
-  if (production && production.watts > 5) return `Importing ${kilowatts(grid.watts)} kW: the house uses more than the roof makes.`;
-  return `Importing ${kilowatts(grid.watts)} kW: the roof makes nothing now.`;
+  if (!grid) return production ? `Producing ${kilowatts(production.watts)} kW; this gateway does not measure the grid.` : "";
+  if (Math.abs(grid.watts) < 5) return "Neither importing nor exporting.";
+  if (grid.watts < 0) return `Exporting ${kilowatts(grid.watts)} kW: production is higher than consumption.`;
+  if (production && production.watts > 5) return `Importing ${kilowatts(grid.watts)} kW: consumption is higher than production.`;
+  return `Importing ${kilowatts(grid.watts)} kW: there is no production.`;
 }
 
 function age(seconds) {
@@ -80,9 +81,9 @@ function showNewest() {
   for (const kind of KINDS) element(kind).textContent = newest[kind] ? (kind === "grid" ? kilowatts : signedKilowatts)(newest[kind].watts) : "–";
   const gridWatts = newest.grid?.watts;
   element("grid-direction").textContent = gridWatts === undefined ? "Grid" : gridWatts < 0 ? "Export" : "Import";
-  element("consumption-note").textContent = newest.consumption ? "by the house" : "not measured";
+  element("consumption-note").textContent = newest.consumption ? "of the house" : "not measured";
   element("grid-note").textContent = gridWatts === undefined ? "not measured" : gridWatts < 0 ? "to the grid" : "from the grid";
-  element("meaning").textContent = meaning();
+  element("summary").textContent = summary();
   showAge();
 }
 
@@ -92,40 +93,40 @@ function showAge() {
   const seconds = Date.now() / 1000 - Math.max(...times);
   const stale = seconds > STALE_AFTER_S;
   document.body.classList.toggle("stale", stale);
-  element("age").textContent = `${stale ? "no newer reading: " : "newest reading "}${age(seconds)}`;
+  element("age").textContent = `${stale ? "stale, " : ""}newest reading ${age(seconds)}`;
 }
 
 // --- The chart ---
 
-// Plotly draws times as they are written, so they are written in the reader's own time zone.
+// Plotly does not convert time zones, so it gets times of the browser's time zone.
 function localTime(seconds) {
   const time = new Date(seconds * 1000);
   return new Date(time - time.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
 }
 
-// Empty slots between two polls are joined; a hole where polls are missing stays a hole.
-function withHonestGaps(datapoints) {
+// Lines cross the empty slots between two polls, and are interrupted where polls are missing.
+function withGaps(datapoints) {
   const known = datapoints.filter(([watts]) => watts !== null);
-  const distances = known.slice(1).map(([, time], i) => time - known[i][1]).sort((a, b) => a - b);
-  const usual = distances[Math.floor(distances.length / 2)] ?? 0;
-  const longest = Math.max(3 * usual, 60);
+  const intervals = known.slice(1).map(([, time], i) => time - known[i][1]).sort((a, b) => a - b);
+  const median = intervals[Math.floor(intervals.length / 2)] ?? 0;
+  const maxInterval = Math.max(3 * median, 60);
   const points = [];
   known.forEach(([watts, time], i) => {
-    if (i > 0 && time - known[i - 1][1] > longest) points.push([null, time - 1]);
+    if (i > 0 && time - known[i - 1][1] > maxInterval) points.push([null, time - 1]);
     points.push([watts, time]);
   });
   return points;
 }
 
-function trace(kind, datapoints, style, words) {
-  const points = withHonestGaps(datapoints);
+function trace(kind, datapoints, style, label) {
+  const points = withGaps(datapoints);
   return {
     type: "scatter",
     mode: "lines",
     name: kind[0].toUpperCase() + kind.slice(1),
     x: points.map(([, time]) => localTime(time)),
     y: points.map(([watts]) => (watts === null ? null : watts / 1000)),
-    customdata: points.map(([watts]) => (watts === null ? "" : words(watts))),
+    customdata: points.map(([watts]) => (watts === null ? "" : label(watts))),
     hovertemplate: "%{customdata}<extra></extra>",
     ...style,
   };
@@ -147,7 +148,7 @@ function draw(series) {
     trace("grid", series.grid, { ...line("grid", "solid"), ...area("grid"), yaxis: "y2" },
       (watts) => `${watts < 0 ? "Export" : "Import"} <b>${kilowatts(watts)} kW</b>`),
   ];
-  // A gateway that does not measure the grid gets no empty panel for it.
+  // Without an empty panel where the gateway does not measure the grid.
   const hasGrid = Boolean(newestOf(series.grid));
   if (!hasGrid) traces.pop();
   const now = Date.now() / 1000;
@@ -184,7 +185,7 @@ function draw(series) {
   return Plotly.react(element("chart"), traces, layout, { displaylogo: false, displayModeBar: false, responsive: true });
 }
 
-// --- The loop ---
+// --- Refreshing ---
 
 function showState(text) {
   element("state").textContent = text;
@@ -196,21 +197,21 @@ async function refresh() {
     const gateways = await findGateways();
     showGateways(gateways);
     if (gateway === null) {
-      showState("No reading yet. The first one arrives some seconds after the gateway answers; the terminal says what is still missing.");
-      element("meaning").textContent = "Waiting for the first reading";
+      showState("No readings yet. The first ones arrive seconds after the gateway responds; the terminal shows what is missing.");
+      element("summary").textContent = "Waiting for the first reading";
       return;
     }
     const points = Math.max(200, Math.round(element("chart").clientWidth / 2));
-    const [recent, series] = await Promise.all([fetchSeries(NEWEST_WITHIN_S), fetchSeries(range.seconds, points)]);
+    const [recent, series] = await Promise.all([fetchSeries(RECENT_S), fetchSeries(range.seconds, points)]);
     for (const kind of KINDS) newest[kind] = newestOf(recent[kind]) ?? newest[kind];
     showNewest();
     element("source").href = `render?${new URLSearchParams(renderParameters(range.seconds, points))}`;
     await draw(series);
     const empty = KINDS.every((kind) => !newestOf(series[kind]));
-    showState(empty ? `No reading in the last ${range.label}.` : "");
+    showState(empty ? `No readings in the last ${range.label}.` : "");
   } catch (error) {
     console.error(error);
-    showState("No answer from Graphite. Is `make run` still running? Trying again every few seconds.");
+    showState(`Graphite does not respond; retrying every ${REFRESH_INTERVAL_S} s. Check that make run is still running.`);
   }
 }
 
@@ -226,9 +227,9 @@ function showGateways(gateways) {
   select.value = gateway;
 }
 
-let turn = Promise.resolve();
-// One refresh after the other, so that an older answer never overwrites a newer one.
-const refreshNext = () => (turn = turn.then(refresh));
+let refreshed = Promise.resolve();
+// One refresh at a time, so that an older response never replaces a newer one.
+const refreshNext = () => (refreshed = refreshed.then(refresh));
 
 for (const choice of RANGES) {
   const label = document.createElement("label");
@@ -242,5 +243,5 @@ dark.addEventListener("change", refreshNext);
 narrow.addEventListener("change", refreshNext);
 
 await refreshNext();
-setInterval(refreshNext, REFRESH_S * 1000);
+setInterval(refreshNext, REFRESH_INTERVAL_S * 1000);
 setInterval(showAge, 1000);

@@ -7,13 +7,13 @@ from deploy.local.settings import LocalSettings
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take away what the developer's own environment says."""
+    """Remove the settings of the developer's environment."""
     for field_name in LocalSettings.model_fields:
         monkeypatch.delenv(field_name.upper(), raising=False)
 
 
-def test_without_a_gateway_the_services_are_pointed_at_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real account's password and the real gateway's token stay away from the simulator."""
+def test_without_a_gateway_the_services_connect_to_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator receives neither the password of a real account nor the token of a real gateway."""
     monkeypatch.setenv("SIMULATOR_ENVOY_PORT", "9443")
     environment = LocalSettings().service_environment(
         {"ENLIGHTEN_PASSWORD": "real", "ENVOY_TOKEN": "real", "LANG": "C"}
@@ -25,14 +25,14 @@ def test_without_a_gateway_the_services_are_pointed_at_the_simulator(monkeypatch
     assert environment["LANG"] == "C"
 
 
-def test_old_firmware_is_asked_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Firmware 5 knows no TLS."""
+def test_firmware_5_is_polled_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no TLS."""
     monkeypatch.setenv("SIMULATOR_FIRMWARE", "5")
     assert LocalSettings().service_environment({})["ENVOY_HOST"] == "http://127.0.0.1:8443"
 
 
-def test_with_a_gateway_the_users_settings_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real gateway is read with the user's own account, into the broker and Carbon that run here."""
+def test_with_a_gateway_the_users_settings_are_passed_to_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real gateway is polled with the user's account; broker and Carbon are those of make run."""
     monkeypatch.setenv("ENVOY_HOST", "envoy.local")
     settings = LocalSettings()
     user = {
@@ -49,8 +49,8 @@ def test_with_a_gateway_the_users_settings_are_passed_on(monkeypatch: pytest.Mon
     assert "MQTT_TLS" not in environment
 
 
-def test_state_is_kept_under_the_callers_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The services run elsewhere; a relative directory means the caller's."""
+def test_a_relative_state_directory_is_the_callers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The services have another working directory, and get an absolute path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STATE_DIR", "here")
     assert LocalSettings().service_environment({})["STATE_DIR"] == str(tmp_path / "here")

@@ -5,6 +5,7 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,13 @@ UNPREFIXED = "watch"
 """The process whose lines are the result and not a log; they are printed without a time and a name."""
 
 STOPPED_LAST = {"broker", "carbon"}
+
+MAX_START_DISTANCE_DAYS = 30
+"""How far the simulated time may be from now.
+
+The poller corrects a gateway's clock up to 31 days (services/poller/clock.py). Readings from further away keep their
+times, which are not in the range that is drawn. The last day is for the time zone, which the setting may leave out.
+"""
 
 
 class Terminal(Printer):  # type: ignore[misc]  # honcho has no types
@@ -88,7 +96,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: sys.exit(ExitCode.STOPPED))
     settings = load(LocalSettings)
-    if problems := [*port_problems(settings.ports())]:
+    if problems := [*port_problems(settings.ports()), *start_problems(settings, time.time())]:
         refuse(*problems)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
 
@@ -145,6 +153,17 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def start_problems(settings: LocalSettings, now_s: float) -> Iterator[str]:
+    """Yield a line if the simulated time is one whose readings would not be drawn."""
+    if settings.simulated and (start := settings.simulator_start):
+        distance_days = abs(start.timestamp() - now_s) / 86_400
+        if distance_days > MAX_START_DISTANCE_DAYS:
+            yield (
+                f"SIMULATOR_START: {start.isoformat(timespec='minutes')} is {distance_days:.0f} days from now, where "
+                f"nothing is drawn; choose a time within {MAX_START_DISTANCE_DAYS} days"
+            )
 
 
 def _terminate(_signal_number: int, _frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """The settings of ``make run``, from environment variables."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -29,6 +30,7 @@ class LocalSettings(BaseSettings):
     simulator_firmware: str = Field("8", description="its firmware: 5 uses HTTP, 7 and 8 HTTPS")
     simulator_email: str = Field("owner@example.com", description="the account at the simulated Enlighten")
     simulator_password: str = Field("sunshine", description="its password, valid nowhere else")
+    simulator_start: datetime | None = Field(None, description="the simulated time at the start, if not now")
     simulator_state_dir: Path | None = Field(None, description="the simulator's state, if not in STATE_DIR")
     carbon_prefix: str = Field("enphase", description="first part of every Graphite path")
     state_dir: Path = Field(Path("state"), description="directory of everything that is kept between runs")

@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,27 @@ def test_two_settings_with_the_same_port_are_reported(tmp_path: Path) -> None:
     with _run(settings, tmp_path) as run:
         assert run.process.wait(20) == 2
     assert run.output == f"bad setting CARBON_PORT: {settings['MQTT_PORT']} is also MQTT_PORT; choose another port\n"
+
+
+@pytest.mark.parametrize("days", [-365, -31, 31, 365])
+def test_a_simulated_time_that_is_not_drawn_is_a_bad_setting(tmp_path: Path, days: int) -> None:
+    """Nothing is started, instead of a page without readings."""
+    start = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="minutes")
+    with _run(local_settings(tmp_path / "state") | {"SIMULATOR_START": start}, tmp_path) as run:
+        assert run.process.wait(20) == 2
+    assert run.output == (
+        f"bad setting SIMULATOR_START: {start} is {abs(days)} days from now, where nothing is drawn; "
+        "choose a time within 30 days\n"
+    )
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("days", [-29, 29])
+def test_a_simulated_time_within_a_month_is_drawn_now(tmp_path: Path, days: int) -> None:
+    """The poller corrects the gateway's clock, so that the sun of another day and hour is drawn at the current time."""
+    start = datetime.now(UTC) + timedelta(days=days)
+    with _run(local_settings(tmp_path / "state") | {"SIMULATOR_START": start.isoformat()}, tmp_path) as run:
+        wait_until(lambda: "Render: " in run.output, f"readings in Graphite; {run.output}")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import sys
+import urllib.parse
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +22,14 @@ import waitress
 from flask import Flask, Response, send_file, send_from_directory
 
 from deploy.local.carbon import whisper_directory
-from deploy.local.settings import HOST, LocalSettings
+from deploy.local.settings import HOST, RECENT_S, LocalSettings
 from shared import logs
 from shared.files import write_atomically
 from shared.settings import load
 
 if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = logging.getLogger("deploy.local.graphite")
 
@@ -91,7 +94,23 @@ def build(settings: LocalSettings) -> "WSGIApplication":
     application.register_error_handler(
         CairoMissingError, lambda _error: (CAIRO_MISSING, 501, {"Content-Type": "text/plain"})
     )
-    return application
+    power = f"{settings.carbon_prefix}.*.*.power_w"
+    return with_default_query(application, {"target": power, "from": f"-{RECENT_S}s", "format": "json"})
+
+
+def with_default_query(application: "WSGIApplication", parameters: Mapping[str, str]) -> "WSGIApplication":
+    """Return an application that responds to a bare ``/render``, an error to Graphite, as if it had these parameters.
+
+    ``make run`` prints that address, for people to open and for programs to add parameters to.
+    """
+    query = urllib.parse.urlencode(parameters)
+
+    def respond(request: "WSGIEnvironment", start_response: "StartResponse") -> "Iterable[bytes]":
+        if (request["REQUEST_METHOD"], request["PATH_INFO"], request["QUERY_STRING"]) == ("GET", "/render", ""):
+            request["QUERY_STRING"] = query
+        return application(request, start_response)
+
+    return respond
 
 
 def _add_page(app: Flask, carbon_prefix: str) -> None:

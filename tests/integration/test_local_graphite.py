@@ -66,6 +66,19 @@ def test_series_are_found_by_a_pattern(local_graphite: dict[str, str]) -> None:
     assert [node["path"] for node in nodes] == [POWER]
 
 
+def test_a_bare_render_address_returns_the_newest_powers(local_graphite: dict[str, str]) -> None:
+    """``make run`` prints this address; a person opens it, and a program adds parameters to it."""
+    port, now_s = local_graphite["GRAPHITE_PORT"], int(time.time()) // 10 * 10
+    send_to_carbon(local_graphite["CARBON_PORT"], [(POWER, (now_s, 1234.5)), (LIFETIME, (now_s, 1.0))])
+    wait_until(lambda: stored_points(port, POWER, now_s - 60), "the point is stored")
+
+    series = query_graphite(port, "/render")
+    assert isinstance(series, list)
+    assert [each["target"] for each in series] == [POWER]
+    assert [1234.5, now_s] in series[0]["datapoints"]
+    assert query_graphite(port, "/render", target=LIFETIME, format="json") != series
+
+
 def test_each_kind_of_series_is_stored_by_its_own_rules(local_graphite: dict[str, str]) -> None:
     """Power is averaged, counters keep their last value, quarter-hours have no finer archive."""
     now_s = int(time.time())

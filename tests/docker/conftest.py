@@ -34,7 +34,7 @@ def docker_problem() -> str | None:
             return f"`{command}` fails: {problem}"
     for image in IMAGES:
         if _problem(["docker", "image", "inspect", image]) and (problem := _problem(["docker", "pull", "-q", image])):
-            return f"the image {image} cannot be had: {problem}"
+            return f"the image {image} is not available: {problem}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Grafana's questions to Graphite, and a Graphite to ask: the stack's own, filled with a simulated year."""
+"""The queries that Grafana sends to Graphite, and the stack's Graphite, filled with a simulated year."""
 
 import json
 import re
@@ -25,10 +25,10 @@ IMAGE = "graphiteapp/graphite-statsd:1.1.10-5"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 POINTS_AT_ONCE = 5000
 USUAL_WIDTH = 1000
-"""Points that Grafana asks for: a panel's pixels."""
+"""Points that Grafana requests: a panel's pixels."""
 
 Series = dict[str, dict[int, float]]
-"""Values by time, by the name in the legend; without what is missing."""
+"""Values by time, by the name in the legend; missing values are left out."""
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """A target of a panel."""
 
     dashboard: Mapping[str, Any]
@@ -49,15 +49,15 @@ class Question:
         return f"{self.dashboard['uid']}-{self.panel['title']}-{reference}"
 
     def since(self, now: int, timezone: ZoneInfo) -> int:
-        """Return where the time shown begins, in epoch seconds, as Grafana works it out in the browser's time zone."""
-        told = self.panel.get("timeFrom") or self.dashboard["time"]["from"]
-        return earlier(told if told.startswith("now") else f"now-{told}", now, timezone)
+        """Return the start of the panel's time range, epoch seconds, as Grafana computes it in the browser's zone."""
+        start = self.panel.get("timeFrom") or self.dashboard["time"]["from"]
+        return earlier(start if start.startswith("now") else f"now-{start}", now, timezone)
 
 
-def earlier(told: str, now: int, timezone: ZoneInfo) -> int:
+def earlier(expression: str, now: int, timezone: ZoneInfo) -> int:
     """Return the time of an expression like ``now-6d/d``: so much earlier, then back to the beginning of its day."""
-    parts = re.fullmatch(r"now(?:-(\d+)([mhdM]))?(?:/([dM]))?", told)
-    assert parts is not None, told
+    parts = re.fullmatch(r"now(?:-(\d+)([mhdM]))?(?:/([dM]))?", expression)
+    assert parts is not None, expression
     count, unit, begin = parts.groups()
     time = datetime.fromtimestamp(now, timezone)
     if unit == "M":
@@ -72,17 +72,17 @@ def earlier(told: str, now: int, timezone: ZoneInfo) -> int:
     return int(time.timestamp())
 
 
-QUESTIONS = [
-    Question(dashboard, panel, target["target"])
+QUERIES = [
+    Query(dashboard, panel, target["target"])
     for dashboard in (json.loads(file.read_text()) for file in sorted(DASHBOARDS.glob("*.json")))
     for panel in dashboard["panels"]
     for target in panel["targets"]
 ]
 
 
-def questions(panel: str) -> list[Question]:
+def queries_of(panel: str) -> list[Query]:
     """Return the targets of the panel with this title."""
-    found = [question for question in QUESTIONS if question.panel["title"] == panel]
+    found = [query for query in QUERIES if query.panel["title"] == panel]
     assert found, panel
     return found
 
@@ -95,40 +95,38 @@ class Graphite:
         self._url = f"http://{HOST}:{port}"
 
     def ready(self) -> bool:
-        """Return whether it answers."""
+        """Return whether it responds."""
         try:
             return requests.get(f"{self._url}/render?target=x&format=json", timeout=5).ok
         except requests.ConnectionError:
             return False
 
-    def find(self, query: str) -> list[str]:
+    def find(self, pattern: str) -> list[str]:
         """Return the names that match a pattern."""
-        answer = requests.get(f"{self._url}/metrics/find", params={"query": query}, timeout=10)
-        return [node["text"] for node in answer.json()]
+        response = requests.get(f"{self._url}/metrics/find", params={"query": pattern}, timeout=10)
+        return [node["text"] for node in response.json()]
 
-    def ask(self, question: Question, serial: str = WHOLE) -> Series:
-        """Return what Grafana is answered for a panel's target."""
-        answer = self.render(question, serial, format="json")
+    def fetch(self, query: Query, serial: str = WHOLE) -> Series:
+        """Return what Grafana receives for a panel's target."""
+        response = self.render(query, serial, format="json")
         return {
             series["target"]: {time: value for value, time in series["datapoints"] if value is not None}
-            for series in answer.json()
+            for series in response.json()
         }
 
-    def render(
-        self, question: Question, serial: str = WHOLE, targets: Sequence[str] = (), **more: str
-    ) -> requests.Response:
-        """Return the answer to the request that Grafana makes for a panel's target, or to one for others instead."""
-        asked = {
+    def render(self, query: Query, serial: str = WHOLE, targets: Sequence[str] = (), **more: str) -> requests.Response:
+        """Return the response to Grafana's request for a panel's target, or to one for other targets instead."""
+        request = {
             "target": [
-                target.replace("$prefix", PREFIX).replace("$serial", serial) for target in targets or [question.target]
+                target.replace("$prefix", PREFIX).replace("$serial", serial) for target in targets or [query.target]
             ],
-            "from": str(question.since(self.days.now, ZoneInfo(self.days.timezone))),
+            "from": str(query.since(self.days.now, ZoneInfo(self.days.timezone))),
             "until": str(self.days.now),
-            "maxDataPoints": str(question.panel.get("maxDataPoints", USUAL_WIDTH)),
+            "maxDataPoints": str(query.panel.get("maxDataPoints", USUAL_WIDTH)),
         }
-        answer = requests.post(f"{self._url}/render", data=asked | more, timeout=60)
-        assert answer.ok, f"{question.target}: {answer.status_code} {answer.text[-600:]}"
-        return answer
+        response = requests.post(f"{self._url}/render", data=request | more, timeout=60)
+        assert response.ok, f"{query.target}: {response.status_code} {response.text[-600:]}"
+        return response
 
     def has(self, title: str) -> bool:
         """Return whether a panel shows anything; Graphite fails while Carbon is making a file."""
@@ -139,7 +137,7 @@ class Graphite:
 
     def panel(self, title: str, serial: str = WHOLE) -> Series:
         """Return all series of a panel."""
-        return {name: series for question in questions(title) for name, series in self.ask(question, serial).items()}
+        return {name: series for query in queries_of(title) for name, series in self.fetch(query, serial).items()}
 
 
 @contextmanager
@@ -157,7 +155,7 @@ def running(state: Path, timezone: str | None) -> Iterator[Graphite]:
     ).stdout.strip()
     try:
         graphite = Graphite(_published(container, 8080), days)
-        wait_until(graphite.ready, "Graphite answers")
+        wait_until(graphite.ready, "Graphite responds")
         send(days.points(), _published(container, 2004))
         for last_sent in ("Power now", "Now", "Age of the oldest reading without a receipt", "Token is good for"):
             wait_until(partial(graphite.has, last_sent), f"Carbon has written: {last_sent}")

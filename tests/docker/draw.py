@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.grafana.dashboard import BATTERY, BATTERY_POWER, CONSUMPTION, EXPORT, IMPORT, PRODUCTION
-from tests.docker.dashboards import QUESTIONS, Graphite, running
+from tests.docker.dashboards import QUERIES, Graphite, running
 from tests.docker.simulated_days import TROUBLED, WHOLE
 
 COLOURS = {
@@ -66,10 +66,10 @@ def drawing(panel: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
             colours.append(COLOURS[properties["color"]["fixedColor"]] if "color" in properties else SOME[len(colours)])
         names.append(name)
         targets.append(target)
-    told = dict.fromkeys(
+    units = dict.fromkeys(
         UNITS.get(overrides.get(name, {}).get("unit", panel["fieldConfig"]["defaults"]["unit"]), "") for name in names
     )
-    title = f"{panel['title']} [{', '.join(told)}]" if any(told) else panel["title"]
+    title = f"{panel['title']} [{', '.join(units)}]" if any(units) else panel["title"]
     return targets, {**LOOK, **_style(panel), "title": title, "colorList": ",".join(colours or SOME)}
 
 
@@ -89,11 +89,11 @@ def picture_name(dashboard: str, title: str) -> str:
 
 def draw(graphite: Graphite, folder: Path) -> None:
     """Write a picture of each panel."""
-    drawn = {(question.dashboard["uid"], question.panel["title"]): question for question in QUESTIONS}
-    for (dashboard, title), question in drawn.items():
-        targets, look = drawing(question.panel)
+    drawn = {(query.dashboard["uid"], query.panel["title"]): query for query in QUERIES}
+    for (dashboard, title), query in drawn.items():
+        targets, look = drawing(query.panel)
         serial = TROUBLED if dashboard == "pipeline" else WHOLE
-        picture = graphite.render(question, serial, targets, **look)
+        picture = graphite.render(query, serial, targets, **look)
         file = folder / picture_name(dashboard, title)
         file.write_bytes(picture.content)
         print(f"{file}: {title}")  # noqa: T201

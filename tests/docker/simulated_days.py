@@ -29,7 +29,7 @@ BELIEVED_AFTER_S = 300
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Problem:
     """What happened to the troubled gateway today, in epoch seconds."""
 
     gap: tuple[int, int]
@@ -65,7 +65,7 @@ class SimulatedDays:
         )
         self.house = House(self.roof, state)
         self.midnight = self.roof.midnight(self.roof.local_date(self.now))
-        self.problem = Trouble(
+        self.problem = Problem(
             (self.midnight + 9 * HOUR_S + 1800, self.midnight + 11 * HOUR_S + 1800), self.midnight + 12 * HOUR_S
         )
         self.inverters = fit_inverters(WHOLE, INVERTERS)

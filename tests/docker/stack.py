@@ -17,7 +17,7 @@ from tests.programs import HOST
 
 MINUTE_S = 60
 RUNNING = ("mosquitto", "graphite", "token_broker", "poller", "carbon_sink", "simulator", "node_red")
-"""The services that stay; ``setup`` ends, and Grafana's image cannot be had everywhere."""
+"""The services that stay; ``setup`` ends, and Grafana's image is not available everywhere."""
 
 
 class Stack:
@@ -38,8 +38,8 @@ class Stack:
     @cached_property
     def secrets(self) -> dict[str, str]:
         """The generated passwords, by ``<folder>/<name>``."""
-        tell = "cd /volumes && for file in */*password */secret_key; do echo $file $(cat $file); done"
-        lines = self.compose("run", "--rm", "--no-deps", "-T", "setup", "sh", "-c", tell).splitlines()
+        command = "cd /volumes && for file in */*password */secret_key; do echo $file $(cat $file); done"
+        lines = self.compose("run", "--rm", "--no-deps", "-T", "setup", "sh", "-c", command).splitlines()
         return dict(line.split() for line in lines)
 
     def mqtt(self, account: str) -> MqttSettings:
@@ -69,7 +69,7 @@ class Stack:
         return float(_run(["docker", "stats", "--no-stream", "--format", "{{.MemPerc}}", identifier]).strip(" %\n"))
 
     def healthy(self, service: str) -> bool:
-        """Return whether a service's container says that it does its work."""
+        """Return whether a service's container is healthy."""
         state = self.container(service)["State"]
         return bool(state["Running"] and state["Health"]["Status"] == "healthy")
 
@@ -82,12 +82,12 @@ class Stack:
         fetch = "from urllib.request import urlopen; print(urlopen('{}').read().decode())".format(
             "http://127.0.0.1:8445/served?server=envoy&path=/ivp/meters/readings"
         )
-        answers = json.loads(self.inside("simulator", "python", "-c", fetch))["served"]
+        responses = json.loads(self.inside("simulator", "python", "-c", fetch))["served"]
         found = {}
-        for answer in answers:
-            if answer["status"] == 200:
-                meters = json.loads(answer["body"])
-                found[meters[1]["timestamp"]] = (answer["at"], meters[1]["activePower"])
+        for response in responses:
+            if response["status"] == 200:
+                meters = json.loads(response["body"])
+                found[meters[1]["timestamp"]] = (response["at"], meters[1]["activePower"])
         return found
 
     def drawn(self, target: str, since_s: int = 15 * MINUTE_S) -> dict[int, float]:
@@ -95,8 +95,8 @@ class Stack:
         query = urllib.parse.urlencode({"target": target, "from": f"-{since_s}s", "format": "json", "noCache": "true"})
         url = f"http://{HOST}:{self.port('graphite', 8080)}/render?{query}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                series = json.loads(answer.read())
+            with urllib.request.urlopen(url, timeout=10) as response:
+                series = json.loads(response.read())
         except OSError:
             return {}
         return {at: value for value, at in series[0]["datapoints"] if value is not None} if series else {}

@@ -1,4 +1,4 @@
-"""Every target of every panel, asked of a real Graphite that holds a simulated year, and the numbers it must tell."""
+"""Every target of every panel, queried from a real Graphite with a simulated year, and the values it must return."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.docker.dashboards import QUESTIONS, Graphite, Question, questions, running
+from tests.docker.dashboards import QUERIES, Graphite, Query, queries_of, running
 from tests.docker.draw import draw
 from tests.docker.simulated_days import (
     DAY_S,
@@ -27,27 +27,27 @@ ELSEWHERE = "America/New_York"
 
 @pytest.fixture(scope="session")
 def graphite(docker_compose_command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graphite]:
-    """Yield a Graphite with the simulated days, where there is an engine: which is what the command tells."""
+    """Yield a Graphite with the simulated days; the command shows that there is an engine."""
     with running(tmp_path_factory.mktemp("house"), ELSEWHERE) as graphite:
         yield graphite
 
 
-# --- Everything answers ---
+# --- Every query ---
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=str)
-def test_a_target_asked_of_graphite_returns_data(graphite: Graphite, question: Question) -> None:
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_a_target_queried_from_graphite_returns_data(graphite: Graphite, query: Query) -> None:
     """Each target of each panel gives at least one series with a value, under a name for people."""
-    series = graphite.ask(question)
+    series = graphite.fetch(query)
 
     assert any(series.values())
     assert all(re.fullmatch(r"[\w .-]+", name) for name in series)
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=str)
-def test_a_house_without_meters_makes_no_panel_fail(graphite: Graphite, question: Question) -> None:
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+def test_a_house_without_meters_makes_no_panel_fail(graphite: Graphite, query: Query) -> None:
     """What is not measured is an empty panel, not an error."""
-    graphite.ask(question, UNMETERED)
+    graphite.fetch(query, UNMETERED)
 
 
 def test_every_panel_is_drawn_by_graphite(graphite: Graphite, tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_every_panel_is_drawn_by_graphite(graphite: Graphite, tmp_path: Path) ->
     draw(graphite, tmp_path)
 
     pictures = [picture.read_bytes() for picture in tmp_path.iterdir()]
-    assert len(pictures) == len({(question.dashboard["uid"], question.panel["id"]) for question in QUESTIONS})
+    assert len(pictures) == len({(query.dashboard["uid"], query.panel["id"]) for query in QUERIES})
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
 def test_the_variable_lists_the_gateways_and_not_the_services(graphite: Graphite) -> None:
     """The choice of gateways is their serial numbers."""
-    for dashboard in {id(question.dashboard): question.dashboard for question in QUESTIONS}.values():
+    for dashboard in {id(query.dashboard): query.dashboard for query in QUERIES}.values():
         [serial] = [each for each in dashboard["templating"]["list"] if each["name"] == "serial"]
         found = graphite.find(serial["query"].replace("$prefix", PREFIX))
         chosen = [name for name in found if re.search(serial["regex"].strip("/"), name)]
@@ -86,40 +86,40 @@ def truth(days: SimulatedDays, since: int, until: int) -> dict[str, float]:
 
 def test_energy_today_is_the_difference_of_the_counters(graphite: Graphite) -> None:
     """Today's quarter-hours add up to what was counted since midnight."""
-    told = graphite.panel("Energy today")
+    shown = graphite.panel("Energy today")
 
     expected = truth(graphite.days, graphite.days.midnight, graphite.days.now)
-    assert {name: sum(values.values()) for name, values in told.items()} == pytest.approx(expected, abs=1)
+    assert {name: sum(values.values()) for name, values in shown.items()} == pytest.approx(expected, abs=1)
     assert expected["Production"] > 1000
 
 
 def test_each_quarter_hour_has_its_own_energy(graphite: Graphite) -> None:
     """Each bar is what was counted in its quarter-hour, to ten seconds."""
     days = graphite.days
-    told = graphite.panel("Energy today")
+    shown = graphite.panel("Energy today")
 
     for start in range(days.midnight + QUARTER_HOUR_S, days.now - QUARTER_HOUR_S, QUARTER_HOUR_S):
         expected = truth(days, start - 10, start + QUARTER_HOUR_S - 10)
-        assert {name: values[start] for name, values in told.items()} == pytest.approx(expected, abs=0.1)
+        assert {name: values[start] for name, values in shown.items()} == pytest.approx(expected, abs=0.1)
 
 
 def test_energy_is_right_across_a_gap_and_a_reboot(graphite: Graphite) -> None:
     """Two hours without readings cost nothing, and counters that began again cost what they counted unseen."""
     days, problem = graphite.days, graphite.days.problem
-    told = graphite.panel("Energy today", TROUBLED)
+    shown = graphite.panel("Energy today", TROUBLED)
 
     day = truth(days, days.midnight, days.now)
     unseen = truth(days, problem.rebooted_at - 10, problem.rebooted_at + 300)
     expected = {name: day[name] - unseen[name] for name in day}
-    assert {name: sum(values.values()) for name, values in told.items()} == pytest.approx(expected, abs=2)
+    assert {name: sum(values.values()) for name, values in shown.items()} == pytest.approx(expected, abs=2)
 
 
 def test_a_gap_is_filled_evenly_with_what_was_counted_in_it(graphite: Graphite) -> None:
     """The quarter-hours of a gap are equal, and are together what the counters gained."""
     days, (begin, end) = graphite.days, graphite.days.problem.gap
-    told = graphite.panel("Energy today", TROUBLED)["Production"]
+    shown = graphite.panel("Energy today", TROUBLED)["Production"]
 
-    bars = [told[start] for start in range(begin + QUARTER_HOUR_S, end - QUARTER_HOUR_S, QUARTER_HOUR_S)]
+    bars = [shown[start] for start in range(begin + QUARTER_HOUR_S, end - QUARTER_HOUR_S, QUARTER_HOUR_S)]
     counted_wh = truth(days, begin, end)["Production"]
     assert bars == pytest.approx([counted_wh * QUARTER_HOUR_S / (end - begin)] * len(bars))
 
@@ -141,44 +141,44 @@ def test_days_and_months_are_the_difference_of_the_counters(
     def group(time: int) -> str:
         return datetime.fromtimestamp(time, timezone).strftime(label)
 
-    shown_since = questions(panel)[0].since(days.now, timezone)
+    shown_since = queries_of(panel)[0].since(days.now, timezone)
     midnights = range(max(shown_since, days.roof.midnight(days.roof.commissioned)), days.now, DAY_S)
     begins = {group(midnight): midnight for midnight in reversed(midnights)}
     begins = dict(sorted(begins.items()))
     ends = [*list(begins.values())[1:], days.now]
     for name, hours in graphite.panel(panel).items():
-        told: dict[str, float] = dict.fromkeys(begins, 0)
+        shown: dict[str, float] = dict.fromkeys(begins, 0)
         for time, energy_wh in hours.items():
-            told[group(time)] += energy_wh
+            shown[group(time)] += energy_wh
         expected = {each: truth(days, begins[each], end)[name] for each, end in zip(begins, ends, strict=True)}
         first = next(iter(begins))
         # Before the first reading shown nothing can be counted, and these are an hour apart a year ago.
-        assert told.pop(first) == pytest.approx(expected.pop(first), abs=500)
+        assert shown.pop(first) == pytest.approx(expected.pop(first), abs=500)
         # At either end what flows in a slot may be counted in the neighbour.
-        assert told == pytest.approx(expected, abs=1 + 1000 * slot_s / HOUR_S)
+        assert shown == pytest.approx(expected, abs=1 + 1000 * slot_s / HOUR_S)
 
 
-def test_own_use_is_told_in_percent_of_todays_energies(graphite: Graphite) -> None:
-    """Self-consumption and self-sufficiency are what their definitions say."""
+def test_own_use_is_in_percent_of_todays_energies(graphite: Graphite) -> None:
+    """Self-consumption and self-sufficiency are computed by their definitions."""
     energy = truth(graphite.days, graphite.days.midnight, graphite.days.now)
-    told = {name: values[max(values)] for name, values in graphite.panel("Own use today").items()}
+    shown = {name: values[max(values)] for name, values in graphite.panel("Own use today").items()}
 
-    assert told == pytest.approx(
+    assert shown == pytest.approx(
         {
             "Self-consumption": 100 * (1 - energy["Export"] / energy["Production"]),
             "Self-sufficiency": 100 * (1 - energy["Import"] / energy["Consumption"]),
         },
         abs=0.1,
     )
-    assert all(0 < share < 100 for share in told.values())
+    assert all(0 < share < 100 for share in shown.values())
 
 
 def test_power_now_is_the_newest(graphite: Graphite) -> None:
     """The house's draw counts the battery in, which the gateway does not."""
     power = graphite.days.house.at(graphite.days.now).power
-    told = {name: values[max(values)] for name, values in graphite.panel("Power now").items()}
+    shown = {name: values[max(values)] for name, values in graphite.panel("Power now").items()}
 
-    assert told == pytest.approx(
+    assert shown == pytest.approx(
         {
             "Production": power.production_w,
             "Consumption": power.load_w,
@@ -191,7 +191,7 @@ def test_power_now_is_the_newest(graphite: Graphite) -> None:
 # --- Panels and pipeline ---
 
 
-def test_a_shaded_and_a_silent_inverter_stand_out(graphite: Graphite) -> None:
+def test_a_shaded_and_a_silent_inverter_are_last(graphite: Graphite) -> None:
     """Half the light is half the median, no report is nothing, and the worst come last."""
     days = graphite.days
     today = graphite.panel("Today against the median")
@@ -213,7 +213,7 @@ def test_energy_from_reported_power_is_close_to_the_counters(graphite: Graphite)
             assert sum(estimated[serial].values()) == pytest.approx(sum(hours.values()), rel=0.03)
 
 
-def test_the_gap_of_a_gateway_is_told_in_minutes(graphite: Graphite) -> None:
+def test_the_gap_of_a_gateway_is_counted_in_minutes(graphite: Graphite) -> None:
     """Two hours without a reading are 120 minutes; a gateway that was always read has none."""
     whole, troubled = (graphite.panel("Without a reading today", serial)["Minutes"] for serial in (WHOLE, TROUBLED))
 

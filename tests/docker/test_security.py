@@ -67,11 +67,11 @@ def probe(settings: MqttSettings, *, subscribes: bool) -> Connection:
 
 
 def mark(topic: str) -> bytes:
-    """Return what to publish to a topic: it harms nobody who reads it, and is not mistaken for anything else."""
+    """Return what to publish to a topic: it harms no reader, and is not mistaken for anything else."""
     return b"online" if topic == SINK_STATUS else b'{"timestamp": 1, "power_w": %d}' % TOPICS.index(topic)
 
 
-def heard_by(connection: Connection, expected: set[str]) -> set[str]:
+def received_by(connection: Connection, expected: set[str]) -> set[str]:
     """Return the topics of all marks that arrive until those expected have and there is silence."""
     found: set[str] = set()
 
@@ -83,17 +83,17 @@ def heard_by(connection: Connection, expected: set[str]) -> set[str]:
                 found.add(message.topic)
         return message is None and expected <= found
 
-    wait_until(is_silent, f"{expected} and then silence; heard {found}")
+    wait_until(is_silent, f"{expected} and then silence; received {found}")
     return found
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], topic: str) -> None:
     """The broker takes it from one account, and refuses it from all others."""
-    answers = {account: writer.publish(topic, mark(topic)).result(10) for account, writer in writers.items()}
+    publications = {account: writer.publish(topic, mark(topic)).result(10) for account, writer in writers.items()}
 
-    assert {account for account, answer in answers.items() if answer.accepted} == {WRITER[topic]}
-    assert {answer.reason_code for answer in answers.values() if not answer.accepted} == {NOT_AUTHORIZED}
+    assert {account for account, publication in publications.items() if publication.accepted} == {WRITER[topic]}
+    assert {each.reason_code for each in publications.values() if not each.accepted} == {NOT_AUTHORIZED}
 
 
 @pytest.mark.parametrize("account", MAY_READ)
@@ -102,11 +102,11 @@ def test_an_account_receives_its_topics_and_no_others(
 ) -> None:
     """It subscribes to everything, and of what is published it gets what it may read."""
     with probe(stack.mqtt(account), subscribes=True) as reader:
-        heard_by(reader, set())
+        received_by(reader, set())
         for topic in TOPICS:
             assert writers[WRITER[topic]].publish(topic, mark(topic)).result(10).accepted
 
-        assert heard_by(reader, MAY_READ[account]) == MAY_READ[account]
+        assert received_by(reader, MAY_READ[account]) == MAY_READ[account]
 
 
 def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
@@ -129,7 +129,7 @@ def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
     assert "enphase/122098765432/token" not in seen
 
 
-@pytest.mark.parametrize("account", [None, "viewer", "poller", "nobody"])
+@pytest.mark.parametrize("account", [None, "viewer", "poller", "unknown"])
 def test_a_wrong_or_missing_password_is_refused(stack: Stack, account: str | None) -> None:
     """Neither anonymous, nor with a wrong password, nor under a name that there is not."""
     password = SecretStr("guessed") if account else None
@@ -139,7 +139,7 @@ def test_a_wrong_or_missing_password_is_refused(stack: Stack, account: str | Non
 
 
 def connect_code(settings: MqttSettings) -> int:
-    """Return the reason code with which the broker answers."""
+    """Return the reason code of the broker's response."""
     codes: list[int] = []
 
     def connected(
@@ -147,7 +147,7 @@ def connect_code(settings: MqttSettings) -> int:
     ) -> None:
         codes.append(code.value)
 
-    client = Client(CallbackAPIVersion.VERSION2, "stranger", protocol=MQTTProtocolVersion.MQTTv5)
+    client = Client(CallbackAPIVersion.VERSION2, "unknown", protocol=MQTTProtocolVersion.MQTTv5)
     client.on_connect = connected
     if settings.password:
         client.username_pw_set(settings.username, settings.password.get_secret_value())
@@ -221,17 +221,17 @@ def test_only_the_token_broker_knows_the_password_of_the_account(stack: Stack) -
 
 
 def test_secrets_are_in_no_log_and_no_environment(stack: Stack) -> None:
-    """No password that was made, and no token, is told by any container but once by setup."""
+    """No generated password and no token is in a container's log or environment; setup alone prints them, once."""
     token_file = stack.inside("token_broker", "sh", "-c", "cat /state/token_broker/tokens/*.json")
     all_secrets = {*stack.secrets.values(), token_file.split('"text": "')[1].split('"')[0]}
     assert len(all_secrets) == len(stack.secrets) + 1
     for service in RUNNING:
-        told = stack.compose("logs", service) + str(stack.container(service)["Config"]["Env"])
-        assert not [secret for secret in all_secrets if secret in told], service
+        visible = stack.compose("logs", service) + str(stack.container(service)["Config"]["Env"])
+        assert not [secret for secret in all_secrets if secret in visible], service
 
 
 def test_the_editor_of_node_red_requires_a_password(stack: Stack) -> None:
-    """Nobody anonymous reads the flows; the generated password opens them."""
+    """Without a password the flows are not readable; with the generated one they are."""
     base = f"http://{HOST}:{stack.port('node_red', 1880)}"
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{base}/flows", timeout=10)
@@ -239,14 +239,14 @@ def test_the_editor_of_node_red_requires_a_password(stack: Stack) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{base}/auth/token", data=f"{form}guessed".encode(), timeout=10)
     right = f"{form}{stack.secrets['viewer/editor_password']}".encode()
-    with urllib.request.urlopen(f"{base}/auth/token", data=right, timeout=10) as answer:
-        assert b"access_token" in answer.read()
+    with urllib.request.urlopen(f"{base}/auth/token", data=right, timeout=10) as response:
+        assert b"access_token" in response.read()
 
 
 def test_passwords_are_generated_once(stack: Stack) -> None:
-    """Another ``up`` keeps them, and tells none again."""
-    told = stack.compose("run", "--rm", "--no-deps", "-T", "setup")
+    """Another ``up`` keeps them, and prints none again."""
+    output = stack.compose("run", "--rm", "--no-deps", "-T", "setup")
     again = stack.compose("run", "--rm", "--no-deps", "-T", "setup", "cat", "/volumes/viewer/mqtt_password")
 
-    assert "password" not in told
+    assert "password" not in output
     assert again == stack.secrets["viewer/mqtt_password"]

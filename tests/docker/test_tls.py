@@ -10,7 +10,7 @@ from tests.programs import HOST, wait_until
 
 
 def test_with_tls_switched_on_the_readings_flow_encrypted(stack: Stack, settings_file: Path, tmp_path: Path) -> None:
-    """Services and viewers speak TLS with the stack's own authority; without it the certificate is worth nothing."""
+    """Services and viewers use TLS with the stack's own authority; without it the certificate is worth nothing."""
     settings_file.write_text(f"{settings_file.read_text()}MQTT_TLS=true\n")
     stack.compose("up", "--wait")
     authority = tmp_path / "ca.crt"

@@ -38,10 +38,10 @@ class LocalRun(Program):
         return max(stored_points(self.settings["GRAPHITE_PORT"], path, lately()), default=0)
 
     def served(self, path: str) -> list[Any]:
-        """Return the gateway's answers to a path, oldest first."""
+        """Return the gateway's responses to a path, oldest first."""
         url = f"http://{HOST}:{self.settings['SIMULATOR_CONTROL_PORT']}/served?server=envoy&path={path}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            rows = json.loads(answer.read())["served"]
+        with urllib.request.urlopen(url, timeout=5) as response:
+            rows = json.loads(response.read())["served"]
         return [json.loads(row["body"]) for row in rows if row["status"] == 200]
 
     def pid_of(self, module: str) -> int | None:
@@ -81,14 +81,14 @@ def started(state: Path, **more: str) -> LocalRun:
 
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    """Yield a running pipeline on a simulated roof, once it has said where to look."""
+    """Yield a running pipeline on a simulated roof, once it has printed its addresses."""
     with started(tmp_path_factory.mktemp("pipeline")) as local_run:
         wait_until(lambda: "Render: " in local_run.output, f"a Render: line after {local_run.output}", START_S)
         yield local_run
 
 
-def test_a_started_pipeline_says_where_to_look(local_run: LocalRun) -> None:
-    """The page and the render API are told in lines of their own, and both answer."""
+def test_a_started_pipeline_prints_its_addresses(local_run: LocalRun) -> None:
+    """The page and the render API have lines of their own, and both respond."""
     port = local_run.settings["GRAPHITE_PORT"]
     lines = local_run.output.splitlines()
 
@@ -96,8 +96,8 @@ def test_a_started_pipeline_says_where_to_look(local_run: LocalRun) -> None:
     graph = next(line.removeprefix("Graph: ") for line in lines if line.startswith("Graph: "))
     with urllib.request.urlopen(graph, timeout=5) as page:
         assert b"<html" in page.read()
-    with urllib.request.urlopen(f"http://{HOST}:{port}/render?target=enphase.*&format=json", timeout=5) as answer:
-        assert answer.status == 200
+    with urllib.request.urlopen(f"http://{HOST}:{port}/render?target=enphase.*&format=json", timeout=5) as response:
+        assert response.status == 200
 
 
 def test_graphite_holds_exactly_what_the_gateway_served(local_run: LocalRun) -> None:
@@ -127,7 +127,7 @@ def test_graphite_holds_exactly_what_the_gateway_served(local_run: LocalRun) -> 
 
 
 def test_every_inverters_report_is_stored_at_its_own_time(local_run: LocalRun) -> None:
-    """An inverter's point stands where its last report says, not where it was asked."""
+    """An inverter's point has the time of its last report, not of the request."""
     (*_, devices) = local_run.served("/ivp/pdm/device_data")
     inverters = [device for device in devices.values() if isinstance(device, dict)]
     assert inverters
@@ -143,7 +143,7 @@ def test_every_inverters_report_is_stored_at_its_own_time(local_run: LocalRun) -
 @pytest.mark.parametrize(
     "module", ["services.token_broker", "services.poller", "services.carbon_sink", "services.simulator"]
 )
-def test_a_killed_service_comes_back_and_the_pipeline_goes_on(local_run: LocalRun, module: str) -> None:
+def test_a_killed_service_is_restarted_and_the_pipeline_continues(local_run: LocalRun, module: str) -> None:
     """After SIGKILL the service is started again, and new readings arrive."""
     pid = wait_until(lambda: local_run.pid_of(module), f"{module} runs")
 
@@ -156,15 +156,15 @@ def test_a_killed_service_comes_back_and_the_pipeline_goes_on(local_run: LocalRu
 
 
 def test_readings_delivered_are_counted_in_graphite(local_run: LocalRun) -> None:
-    """The sink's own metrics take the same way as the readings."""
+    """The sink's own metrics take the same path as the readings."""
     path = "enphase.services.carbon-sink.metrics.readings_delivered"
     points = wait_until(lambda: stored_points(local_run.settings["GRAPHITE_PORT"], path, lately()), "metrics")
 
     assert max(points.values()) > 0
 
 
-def test_the_terminal_tells_the_newest_values(local_run: LocalRun) -> None:
-    """A line says production, consumption, import or export with units, and how many readings arrived."""
+def test_the_terminal_shows_the_newest_values(local_run: LocalRun) -> None:
+    """A line has production, consumption, import or export with units, and how many readings arrived."""
     line = re.compile(r"production .*k?W +consumption .*k?W +(im|ex)port .*k?W +readings delivered [\d ,]+")
 
     assert wait_until(lambda: line.search(local_run.output), "a line of values")

@@ -189,7 +189,7 @@ def test_a_wrong_clock_is_reported_and_corrected(broker: Server, subscriber: Sub
     assert not subscriber.on("/history/grid") or len(subscriber.on("/history/grid")) <= 2
 
 
-def test_a_gateway_is_left_alone_for_as_long_as_it_asks(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
+def test_retry_after_of_a_gateway_is_honoured(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
     """503 with Retry-After: nothing is requested in between."""
     with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
         wait_until(lambda: subscriber.on("/readings/grid"), "a reading")

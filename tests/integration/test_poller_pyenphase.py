@@ -78,7 +78,7 @@ DELIBERATE_DESCRIBED: dict[str, dict[str, str]] = {
     "7.6.185_battery_at_night": {"energy.consumption_last_7_days_wh": TOO_LOW},
     "8.2.4264_count_stalls_without_transformers": dict.fromkeys(PRODUCTION_ENERGIES, NOTHING),
     "8.2.4264_count_far_below_the_inverters": dict.fromkeys(
-        ("production.energy_lifetime_wh", *PRODUCTION_ENERGIES), "pyenphase takes a counter that stands still"
+        ("production.energy_lifetime_wh", *PRODUCTION_ENERGIES), "pyenphase uses a counter that stalls"
     ),
     "8.2.4286_split_phase_storage_meter": {
         "energy.production_last_7_days_wh": LIFETIME,

@@ -209,7 +209,7 @@ def test_an_envoy_token_for_another_gateway_is_never_sent(
     assert requests_of(roof, status=401) == []
 
 
-def test_a_rejected_token_that_is_published_again_is_not_sent_again(
+def test_a_rejected_token_that_is_published_again_is_not_retried_at_once(
     subscriber: Subscriber, poller: Program, roof: Simulator
 ) -> None:
     """A broker that responds to each request with the rejected token makes no storm."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from shared.escape import escape
 from shared.lifecycle import ExitCode
 
 CHECK_TIMEOUT_S = 5.0
@@ -20,7 +21,7 @@ def report(results: Iterable[CheckResult]) -> ExitCode:
     """Print each result as it comes, and return the exit code: FAILED if any failed."""
     code = ExitCode.STOPPED
     for result in results:
-        print(f"{'ok    ' if result.ok else 'FAILED'}  {result.what}: {result.text}", flush=True)  # noqa: T201
+        print(f"{'ok    ' if result.ok else 'FAILED'}  {escape(f'{result.what}: {result.text}')}", flush=True)  # noqa: T201
         if not result.ok:
             code = ExitCode.FAILED
     return code

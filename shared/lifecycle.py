@@ -1,6 +1,7 @@
 """How a service is stopped, and its exit codes."""
 
 import enum
+import os
 import signal
 import threading
 from types import FrameType
@@ -15,6 +16,11 @@ class ExitCode(enum.IntEnum):
     """The settings must be corrected first; a restart would fail again."""
     TAKEN_OVER = 3
     """Another program uses this service's MQTT client id; a restart would disconnect that one."""
+
+
+def restrict_new_files() -> None:
+    """Let only their owner read and write the files and folders that this process makes from now on."""
+    os.umask(0o077)
 
 
 def stop_on_signals() -> threading.Event:

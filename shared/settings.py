@@ -5,6 +5,8 @@ or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has 
 """
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import (
     BaseSettings,
-    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
+from shared.escape import escape
 from shared.lifecycle import ExitCode
 from shared.readings import Name
+from shared.secret_files import SecretFiles
 
 SECRETS_DIR = Path("/run/secrets")
 
@@ -33,8 +36,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 def _topic_levels(base_topic: str) -> str:
-    if not base_topic or set(base_topic) & set("+#") or "" in base_topic.split("/"):
-        raise ValueError("must be topic levels such as 'enphase' or 'home/enphase', without wildcards or empty levels")
+    if not re.fullmatch(r"[\w.~@:-]+(/[\w.~@:-]+)*", base_topic):
+        raise ValueError(
+            "must be topic levels such as 'enphase' or 'home/enphase', of letters, digits and any of ._~@:-"
+        )
     return base_topic
 
 
@@ -111,9 +116,7 @@ class ServiceSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read secret files for the nested sections too."""
-        secrets = NestedSecretsSettingsSource(
-            file_secret_settings, secrets_dir_missing="ok", secrets_nested_delimiter="_"
-        )
+        secrets = SecretFiles(file_secret_settings, secrets_dir_missing="ok", secrets_nested_delimiter="_")
         return init_settings, env_settings, secrets
 
 
@@ -122,12 +125,21 @@ AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 def load(settings_class: type[AnySettings]) -> AnySettings:
     """Return the settings, or exit with code 2 after one line on standard error for each invalid one."""
+    if faults := [f"{name}: {fault}" for name, fault in _environment_faults(settings_class)]:
+        refuse(*faults)
     try:
         return settings_class()
     except ValidationError as error:
         refuse(*(_describe(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)))
     except SettingsError as error:
         refuse(str(error))
+
+
+def _environment_faults(settings_class: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Yield the variables that are not text, which Python represents by lone surrogates."""
+    for name, _field in settings_by_name(settings_class):
+        if any("\ud800" <= letter <= "\udfff" for letter in os.environ.get(name, "")):
+            yield name, "is not UTF-8 text; set it in a terminal that uses UTF-8, or write it into a file"
 
 
 def refuse(*faults: str) -> NoReturn:
@@ -137,7 +149,7 @@ def refuse(*faults: str) -> NoReturn:
         faults: each ``NAME: what is wrong with it``.
     """
     for fault in faults:
-        print(f"bad setting {fault}", file=sys.stderr)  # noqa: T201 - the log is not configured yet
+        print(escape(f"bad setting {fault}"), file=sys.stderr)  # noqa: T201 - the log is not configured yet
     raise SystemExit(ExitCode.BAD_SETTINGS)
 
 

@@ -29,6 +29,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load(CarbonSinkSettings)
     logs.configure(settings.log.level, settings.log.format)
+    lifecycle.restrict_new_files()
     folder = settings.state_dir / "carbon_sink"
     health_file = folder / "health"
     if arguments.health:

@@ -25,6 +25,7 @@ def main() -> int:
     arguments = parse_arguments()
     settings = load(PollerSettings)
     logs.configure(settings.log.level, settings.log.format)
+    lifecycle.restrict_new_files()
     state_dir = settings.state_dir / "poller"
     if arguments.health:
         return report([check_health(state_dir / "health", time.time())])

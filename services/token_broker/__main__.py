@@ -35,6 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = load(TokenBrokerSettings)
     logs.configure(settings.log.level, settings.log.format)
+    lifecycle.restrict_new_files()
     health_file = settings.state_dir / "token_broker" / "health"
     if arguments.health:
         return report([check_health(health_file, time.time())])

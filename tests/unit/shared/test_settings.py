@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from services.carbon_sink.settings import CarbonSinkSettings
 from services.poller.settings import PollerSettings
@@ -100,3 +101,91 @@ def test_help_names_every_setting(settings_class: type[PollerSettings]) -> None:
     for section_name, section in sections.items():
         for field_name in getattr(section, "model_fields", {}):
             assert f"{section_name}_{field_name}".upper() in help_text
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
+def test_a_byte_order_mark_and_line_end_are_no_part_of_a_secret(secrets: Path, ending: str) -> None:
+    """Windows Notepad writes both."""
+    (secrets / "mqtt_password").write_bytes(f"sés$ #me{ending}".encode("utf-8-sig"))
+
+    password = load(PollerSettings).mqtt.password
+
+    assert password is not None
+    assert password.get_secret_value() == "sés$ #me"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        ("sésame".encode("latin-1"), "not UTF-8"),
+        ("sesame".encode("utf-16"), "not UTF-8"),
+        ("sesame".encode("utf-16-le"), "control characters"),
+        (b"sesa\x1bme", "control characters"),
+        (b"sesame\nopen", "several lines"),
+        (b"x" * 70_000, "larger than"),
+    ],
+)
+def test_an_unusable_secret_file_is_one_line_with_its_name(
+    secrets: Path, capsys: pytest.CaptureFixture[str], content: bytes, reason: str
+) -> None:
+    """Half a password must not be sent, and the content is not printed."""
+    file = secrets / "mqtt_password"
+    file.write_bytes(content)
+
+    with pytest.raises(SystemExit) as ended:
+        load(PollerSettings)
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert str(file) in line
+    assert reason in line
+    assert "sesa" not in line
+
+
+def test_secrets_of_several_lines_are_json(secrets: Path) -> None:
+    """A list of gateways may be formatted for people."""
+    (secrets / "envoys").write_text('[\n  {"host": "10.0.0.2"},\n  {"host": "10.0.0.3"}\n]\n')
+
+    assert [gateway.host for gateway in load(PollerSettings).gateways] == ["10.0.0.2", "10.0.0.3"]
+
+
+def test_files_of_others_are_not_read(secrets: Path) -> None:
+    """A certificate or another service's secret may be anything."""
+    (secrets / "ca.crt").write_bytes(b"\xff")
+    (secrets / "server_key").write_bytes(b"\xff")
+    (secrets / ".hidden").write_bytes(b"\xff")
+
+    assert load(PollerSettings).mqtt.password is None
+
+
+def test_a_misspelled_secret_file_is_refused(secrets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a misspelled variable is."""
+    (secrets / "mqtt_pasword").write_text("sesame")
+
+    with pytest.raises(SystemExit):
+        load(PollerSettings)
+
+    assert "MQTT_PASWORD: no such setting" in capsys.readouterr().err
+
+
+def test_a_variable_that_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal with another encoding set it; Python shows its bytes as lone surrogates."""
+    monkeypatch.setenv("MQTT_PASSWORD", "s\udce9same")
+
+    with pytest.raises(SystemExit) as ended:
+        load(PollerSettings)
+
+    assert ended.value.code == 2
+    assert "MQTT_PASSWORD: is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("base_topic", ["a b", "a&b", "a|b", "a\nb", "a\\b", "a$b", "a'b"])
+def test_a_base_topic_that_breaks_the_access_rules_is_refused(base_topic: str) -> None:
+    """The broker's start script puts it into them with sed."""
+    with pytest.raises(ValidationError):
+        PollerSettings.model_validate({"mqtt": {"base_topic": base_topic}})

@@ -179,6 +179,8 @@ def pattern_of(avoided: dict[str, str]) -> re.Pattern[str]:
 
 
 PHRASE, NAME = pattern_of(PHRASES), pattern_of(NAMES)
+LOG_LINE = re.compile(r"([a-z%{]|[A-Z]{3}|(Carbon|Enphase|Graphite)\b).*[^.\s]", re.DOTALL)
+HELP = re.compile(r".*[^.\s]", re.DOTALL)
 
 
 def avoided_in(name: str, text: str) -> Iterator[str]:
@@ -214,6 +216,23 @@ def identifiers_in(source: str) -> Iterator[tuple[int, str]]:
         yield line, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
+def malformed_messages_in(source: str) -> Iterator[str]:
+    """Yield log lines and help texts that have a full stop, and log lines that begin with a capital."""
+    for call in ast.walk(ast.parse(source)):
+        match call:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="logger")), args=[first, *_]):
+                messages, pattern = [first], LOG_LINE
+            case ast.Call(func=ast.Attribute(attr="add_argument") | ast.Name(id="Field"), keywords=keywords):
+                messages = [each.value for each in keywords if each.arg in ("help", "description")]
+                pattern = HELP
+            case _:
+                continue
+        for node in messages:
+            text = ast.unparse(node).strip("f'\"")
+            if not pattern.fullmatch(text):
+                yield f"line {node.lineno}: {text}"
+
+
 TEXTS = {
     name: path.read_text()
     for path in files_below(ROOT)
@@ -230,6 +249,27 @@ def test_a_file_uses_the_terms_of_the_field(name: str) -> None:
         assert avoided, f"{name} is rewritten: remove it from NOT_YET"
     else:
         assert not avoided, "\n".join(avoided)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TEXTS if name.endswith(".py") and name.startswith(("services/", "shared/", "deploy/"))]
+)
+def test_a_message_has_no_full_stop_and_a_log_line_no_capital(name: str) -> None:
+    """Log lines begin in lower case, unless with a name; help texts are noun phrases."""
+    assert list(malformed_messages_in(TEXTS[name])) == []
+
+
+def test_a_malformed_message_is_found() -> None:
+    """A capital and a full stop are each found in a log line, a full stop in a help text."""
+    source = (
+        "logger.info('Started')\n"
+        "logger.info(f'{name} started.')\n"
+        "logger.info('ENVOY_TOKEN is set')\n"
+        "Field(1, description='The port.')\n"
+        "parser.add_argument('--once', help='one poll')\n"
+    )
+
+    assert list(malformed_messages_in(source)) == ["line 1: Started", "line 2: {name} started.", "line 4: The port."]
 
 
 def test_a_phrase_is_found_in_prose_across_lines_and_in_a_name() -> None:

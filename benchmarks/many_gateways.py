@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from services.simulator.certificate import tls_context
-from services.simulator.envoy_answers import envoy_answer
+from services.simulator.envoy_responses import envoy_response
+from services.simulator.keys import load_or_create_tls
 from tests.programs import HOST, simulator
 
 PATHS = (
@@ -33,8 +33,8 @@ def responses(folder: Path) -> dict[str, bytes]:
     """Return what a simulated gateway responds to each path."""
     with simulator(folder) as roof:
         assert roof.gateway is not None
-        model, view = roof.gateway.model, roof.gateway.view()
-        return {path: envoy_answer(model, view, path, "").body for path in PATHS}
+        model, state = roof.gateway.model, roof.gateway.state()
+        return {path: envoy_response(model, state, path, "").body for path in PATHS}
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
@@ -79,7 +79,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as an exception, so that the folder is removed
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
-        tls = tls_context(state / "gateways.pem", "122000000000")
+        tls = load_or_create_tls(state / "gateways.pem", "122000000000")
         asyncio.run(serve(int(sys.argv[1]), responses(state), tls))
 
 

@@ -1,16 +1,20 @@
-"""Settings from environment variables and ``/run/secrets``; each invalid one is reported in a line, before any work.
+"""Settings from environment variables and ``/run/secrets``, validated before anything is started.
 
-A shared part is a ``BaseModel`` whose fields become variables with its name in front: ``mqtt.host`` is ``MQTT_HOST``,
-or a file ``/run/secrets/mqtt_host``. A variable beats a file. Each service has one ``ServiceSettings`` of its own.
+A section is a model whose fields become variables with the section's name in front: ``mqtt.host`` is ``MQTT_HOST``, or
+the file ``/run/secrets/mqtt_host``. A variable takes precedence over a file. Each service has one class of settings.
+
+pydantic-settings has a command line of its own, ``CliApp``, which makes an option of every setting, passwords included,
+and any user of the machine could read these in ``ps``. Its help does not mention the files and takes up to four lines
+for a setting where :func:`command_line` takes one, and it ends in a traceback where :func:`load` prints a line.
 """
 
 import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeGuard, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -44,13 +48,13 @@ def _topic_levels(base_topic: str) -> str:
 
 
 class Section(BaseModel):
-    """A part of the settings whose variables share the beginning of their names; an unknown one is an error."""
+    """Settings whose variables start with the same word; an unknown variable of that word is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class MqttSettings(Section):
-    """The broker and how to reach it."""
+    """The MQTT broker."""
 
     host: str = Field("localhost", description="host of the MQTT broker")
     port: Port = Field(1883, description="port of the MQTT broker")
@@ -81,15 +85,15 @@ class JournalSettings(Section):
     receipts_from: Name = Field(
         "carbon-sink",
         description="client id of the sink whose receipts remove readings from the journal; "
-        f"'{NO_SINK}': the broker's acknowledgement is enough",
+        f"`{NO_SINK}`: the broker's acknowledgement is enough",
     )
     resend_after_s: float = Field(120.0, ge=1, description="seconds without a receipt after which a reading is resent")
     keep_days: float = Field(7.0, gt=0, description="days after which a reading without a receipt expires")
     max_mb: float = Field(256.0, ge=1, description="maximum size of the journal in megabytes")
 
 
-class ServiceSettings(BaseSettings):
-    """The settings that every service has."""
+class Settings(BaseSettings):
+    """Sections, and single settings, of a program."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="_",
@@ -102,69 +106,63 @@ class ServiceSettings(BaseSettings):
         extra="ignore",
     )
 
-    mqtt: MqttSettings = MqttSettings()
-    state_dir: Path = Field(Path("state"), description="folder for everything that must survive a restart")
-    log: LogSettings = LogSettings()
-
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the secrets know it
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the sources have it
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - compose reads .env
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read secret files for the nested sections too."""
+        """Return the sources by precedence; the secret files are also those of sections."""
         secrets = SecretFiles(file_secret_settings, secrets_dir_missing="ok", secrets_nested_delimiter="_")
         return init_settings, env_settings, secrets
+
+
+class ServiceSettings(Settings):
+    """The settings that every service of the pipeline has."""
+
+    mqtt: MqttSettings = MqttSettings()
+    state_dir: Path = Field(Path("state"), description="folder for everything that must survive a restart")
+    log: LogSettings = LogSettings()
 
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
-def load(settings_class: type[AnySettings]) -> AnySettings:
-    """Return the settings, or exit with code 2 after one line on standard error for each invalid one."""
-    if faults := [f"{name}: {fault}" for name, fault in _environment_faults(settings_class)]:
-        refuse(*faults)
+def load(settings_class: type[AnySettings], options: Mapping[str, Any] | None = None) -> AnySettings:
+    """Return the settings, or exit with code 2 and one line on standard error for each invalid one.
+
+    Args:
+        settings_class: which settings.
+        options: values of the command line, by section; they take precedence over variables and files.
+    """
+    if errors := [f"{name}: {message}" for name, message in _undecodable_variables(settings_class)]:
+        refuse(*errors)
     try:
-        return settings_class()
+        return settings_class(**(options or {}))
     except ValidationError as error:
-        refuse(*(_describe(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)))
+        refuse(*(_describe_error(part["loc"], part["type"], part["msg"]) for part in error.errors(include_input=False)))
     except SettingsError as error:
         refuse(str(error))
 
 
-def _environment_faults(settings_class: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Yield the variables that are not text, which Python represents by lone surrogates."""
-    for name, _field in settings_by_name(settings_class):
-        if any("\ud800" <= letter <= "\udfff" for letter in os.environ.get(name, "")):
-            yield name, "is not UTF-8 text; set it in a terminal that uses UTF-8, or write it into a file"
-
-
-def refuse(*faults: str) -> NoReturn:
-    """Exit with code 2 because of invalid settings, after one line on standard error for each.
-
-    Args:
-        faults: each ``NAME: what is wrong with it``.
-    """
-    for fault in faults:
-        print(escape(f"bad setting {fault}"), file=sys.stderr)  # noqa: T201 - the log is not configured yet
+def refuse(*errors: str) -> NoReturn:
+    """Exit with code 2 and one line on standard error for each invalid setting, ``NAME: what is wrong``."""
+    for error in errors:
+        print(escape(f"bad setting {error}"), file=sys.stderr)  # noqa: T201 - the log is not configured yet
     raise SystemExit(ExitCode.BAD_SETTINGS)
 
 
-def _describe(location: tuple[int | str, ...], fault_type: str, message: str) -> str:
-    name = "_".join(part for part in location if isinstance(part, str)).upper()
-    return f"{name}: {'no such setting' if fault_type == 'extra_forbidden' else message.removeprefix('Value error, ')}"
-
-
-def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings]) -> argparse.ArgumentParser:
-    """Return a parser with the options of every service; ``--help`` lists every setting with its default."""
+def command_line(name: str, description: str, settings_class: type[BaseSettings]) -> argparse.ArgumentParser:
+    """Return the parser of a service's command line, whose ``--help`` lists every setting with its default."""
+    settings = "\n".join(f"  {name:<26} {describe(field)}" for name, field in settings_by_name(settings_class))
     parser = argparse.ArgumentParser(
         prog=f"python -m services.{name}",
-        description=what_it_does,
-        epilog="settings (environment variables, or files of the same name in lower case in "
-        f"{SECRETS_DIR}):\n{_settings_table(settings_class)}",
+        description=description,
+        epilog=f"settings (environment variables, or files of the same name in lower case in {SECRETS_DIR}):\n"
+        f"{settings}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -173,29 +171,31 @@ def command_line(name: str, what_it_does: str, settings_class: type[BaseSettings
 
 
 def settings_by_name(settings_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every setting of a class and its sections: the variable's name, and what it is."""
+    """Yield the name of each variable with its field, also of sections."""
     for field_name, field in settings_class.model_fields.items():
         name = f"{prefix}{field_name}".upper()
-        # A list of sections is one variable that holds JSON.
-        parts = () if get_origin(field.annotation) in (list, tuple) else (field.annotation, *get_args(field.annotation))
-        section = next((part for part in parts if _is_section(part)), None)
-        if section is not None:
-            yield from settings_by_name(section, f"{name}_")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from settings_by_name(field.annotation, f"{name}_")
         else:
             yield name, field
 
 
-def _settings_table(settings_class: type[BaseModel]) -> str:
-    lines = []
-    for name, field in settings_by_name(settings_class):
-        default = "" if field.default in (None, "", (), PydanticUndefined) else f" [{_shown(field.default)}]"
-        lines.append(f"  {name:<26} {field.description or ''}{default}")
-    return "\n".join(lines)
+def describe(field: FieldInfo) -> str:
+    """Return a setting's description, with its choices and its default."""
+    choices = f": {', '.join(get_args(field.annotation))}" if get_origin(field.annotation) is Literal else ""
+    if field.default in (None, "", (), [], PydanticUndefined):
+        return f"{field.description}{choices}"
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"{field.description}{choices} [{default}]"
 
 
-def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _undecodable_variables(settings_class: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Yield the variables that are not text, which Python represents by lone surrogates."""
+    for name, _field in settings_by_name(settings_class):
+        if any("\ud800" <= letter <= "\udfff" for letter in os.environ.get(name, "")):
+            yield name, "is not UTF-8 text; set it in a terminal that uses UTF-8, or write it into a file"
 
 
-def _shown(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+def _describe_error(location: tuple[int | str, ...], error_type: str, message: str) -> str:
+    name = "_".join(part for part in location if isinstance(part, str)).upper()
+    return f"{name}: {'no such setting' if error_type == 'extra_forbidden' else message.removeprefix('Value error, ')}"

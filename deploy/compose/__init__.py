@@ -1,1 +1,1 @@
-"""Prepares what the containers of docker-compose.yml share: passwords, certificates, the demo's settings."""
+"""Prepares the volumes of docker-compose.yml: passwords, certificates, and the settings of the demo."""

@@ -1,33 +1,36 @@
-"""The simulated clock: it may start elsewhere, run faster, and be moved forward."""
+"""The simulated clock: it can start at another time, run faster, and be moved forward."""
 
 import threading
 import time
 
 
 class Clock:
-    """The time at the house, in epoch seconds.
-
-    `now` is true: it moves the sun. `shown` is what the gateway believes, and writes into its answers; the two differ
-    while the gateway's clock is set wrong.
-    """
+    """The simulated time, in epoch seconds, and the gateway's clock, which can be wrong."""
 
     def __init__(self, start: float | None = None, speed: float = 1.0) -> None:
+        """Start the clock.
+
+        Args:
+            start: where it starts; the real time if None.
+            speed: simulated seconds in a real one.
+        """
         self.speed = speed
-        self.wrong_by_s = 0.0
+        self.gateway_offset_s = 0.0
+        """How wrong the gateway's clock is."""
         self._lock = threading.Lock()
-        self._real = time.monotonic()
-        self._simulated = time.time() if start is None else start
+        self._started_at = time.monotonic()
+        self._start = time.time() if start is None else start
 
     def now(self) -> float:
-        """Return the time at the house."""
+        """Return the simulated time, which determines the position of the sun."""
         with self._lock:
-            return self._simulated + (time.monotonic() - self._real) * self.speed
+            return self._start + (time.monotonic() - self._started_at) * self.speed
 
-    def shown(self) -> float:
-        """Return the time that the gateway shows."""
-        return self.now() + self.wrong_by_s
+    def gateway_now(self) -> float:
+        """Return the time of the gateway's clock, which it writes into its responses."""
+        return self.now() + self.gateway_offset_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once."""
+        """Move the simulated time forward."""
         with self._lock:
-            self._simulated += seconds
+            self._start += seconds

@@ -1,4 +1,4 @@
-"""A quantity over a day: straight lines between values at fixed steps, and the exact areas under them."""
+"""A quantity over a day: linear between values at equal steps, with exact integrals."""
 
 from array import array
 from collections import deque
@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 
 def areas(start: float, end: float, duration: float) -> tuple[float, float]:
-    """Return the areas above and below zero, both counted positive, under a straight line from `start` to `end`."""
+    """Return the areas above and below zero, both positive, under a straight line from ``start`` to ``end``."""
     if start >= 0 <= end:
         return (start + end) / 2 * duration, 0.0
     if start <= 0 >= end:
@@ -20,38 +20,44 @@ def areas(start: float, end: float, duration: float) -> tuple[float, float]:
 
 
 class Curve:
-    """Values at steps `step_h` hours apart; a point on it is a step and the part of the way to the next."""
+    """Values at equal steps; a point is the number of a step and the fraction of the way to the next."""
 
     def __init__(self, values: Iterable[float], step_h: float) -> None:
+        """Prepare.
+
+        Args:
+            values: one for each step.
+            step_h: the time between two steps, in hours.
+        """
         self.values = array("d", values)
         self._step_h = step_h
 
-    def at(self, step: int, part: float) -> float:
+    def at(self, step: int, fraction: float) -> float:
         """Return the value at a point."""
-        if not part:
+        if not fraction:
             return self.values[step]
-        return self.values[step] + (self.values[step + 1] - self.values[step]) * part
+        return self.values[step] + (self.values[step + 1] - self.values[step]) * fraction
 
-    def areas(self, step: int, part: float) -> tuple[float, float]:
+    def areas(self, step: int, fraction: float) -> tuple[float, float]:
         """Return the areas above and below zero from the start to a point."""
-        above, below = (running[step] for running in self._running)
-        if part:
-            more, less = areas(self.values[step], self.at(step, part), part * self._step_h)
+        above, below = (cumulative[step] for cumulative in self._cumulative)
+        if fraction:
+            more, less = areas(self.values[step], self.at(step, fraction), fraction * self._step_h)
             above, below = above + more, below + less
         return above, below
 
-    def whole(self) -> tuple[float, float]:
-        """Return the areas over the whole length, as `areas` would, without keeping all between."""
-        above, below = (deque(accumulate(pieces), maxlen=1).pop() for pieces in self._pieces())
+    def total_areas(self) -> tuple[float, float]:
+        """Return the areas above and below zero of the whole curve, without keeping the sums between."""
+        above, below = (deque(accumulate(areas_), maxlen=1).pop() for areas_ in self._step_areas())
         return above, below
 
     @cached_property
-    def _running(self) -> tuple["array[float]", "array[float]"]:
-        above, below = self._pieces()
+    def _cumulative(self) -> tuple["array[float]", "array[float]"]:
+        above, below = self._step_areas()
         return array("d", accumulate(above, initial=0.0)), array("d", accumulate(below, initial=0.0))
 
-    def _pieces(self) -> tuple[list[float], list[float]]:
-        """Return the areas between each two steps. Fast, because it runs for every day since the commissioning."""
+    def _step_areas(self) -> tuple[list[float], list[float]]:
+        """Return the areas of each step; optimized, because it runs for every day since the commissioning."""
         half_step_h = self._step_h / 2
         both = [(left + right) * half_step_h for left, right in pairwise(self.values)]
         if min(self.values) >= 0:

@@ -1,41 +1,45 @@
-"""What has flowed through the house's meters, in watt-hours."""
+"""Energy through the meters of the house, in watt-hours."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Watt-hours between two moments, or since the commissioning."""
+    """Watt-hours between two times, or since the commissioning."""
 
     produced_wh: float
-    """Towards the house: what the production meter calls delivered."""
-    drawn_wh: float
-    """What the inverters take at night: what the production meter calls received."""
+    """What the production meter counts as delivered."""
+    standby_wh: float
+    """What the inverters consume at night; the production meter counts it as received."""
     load_wh: float
     charged_wh: float
     discharged_wh: float
     imported_wh: tuple[float, ...]
-    """From the grid, one value for each phase: a phase may import while another exports."""
+    """From the grid, one value for each phase: one phase can import while another exports."""
     exported_wh: tuple[float, ...]
 
     @classmethod
-    def none(cls, phases: int) -> "Energy":
-        """Return no energy at all."""
+    def zero(cls, phases: int) -> "Energy":
+        """Return zero for each counter."""
         return cls(0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * phases, (0.0,) * phases)
 
     @classmethod
     def from_numbers(cls, numbers: list[float], phases: int) -> "Energy":
-        """Return what `to_numbers` wrote. Raises ValueError where the count is wrong."""
+        """Return the energy that :meth:`to_numbers` has converted.
+
+        Raises:
+            ValueError: there are too many numbers, or too few.
+        """
         if len(numbers) != 5 + 2 * phases:
             raise ValueError(f"{len(numbers)} numbers for {phases} phases")
-        produced, drawn, load, charged, discharged, *grid = numbers
-        return cls(produced, drawn, load, charged, discharged, tuple(grid[:phases]), tuple(grid[phases:]))
+        produced, standby, load, charged, discharged, *grid = numbers
+        return cls(produced, standby, load, charged, discharged, tuple(grid[:phases]), tuple(grid[phases:]))
 
     def to_numbers(self) -> list[float]:
-        """Return all values in a row, for keeping."""
+        """Return all values as a list, to be stored."""
         return [
             self.produced_wh,
-            self.drawn_wh,
+            self.standby_wh,
             self.load_wh,
             self.charged_wh,
             self.discharged_wh,
@@ -43,10 +47,15 @@ class Energy:
             *self.exported_wh,
         ]
 
-    def _combine(self, other: "Energy", sign: int) -> "Energy":
-        mine, others = self.to_numbers(), other.to_numbers()
-        numbers = [value + sign * more for value, more in zip(mine, others, strict=True)]
-        return Energy.from_numbers(numbers, len(self.imported_wh))
+    @property
+    def consumed_wh(self) -> float:
+        """The consumption as the gateway counts it: production plus net import."""
+        return self.produced_wh - self.standby_wh + sum(self.imported_wh) - sum(self.exported_wh)
+
+    def consumed_on_phase_wh(self, phase: int) -> float:
+        """Return the consumption of one phase; the production is equal on all."""
+        production_wh = (self.produced_wh - self.standby_wh) / len(self.imported_wh)
+        return production_wh + self.imported_wh[phase] - self.exported_wh[phase]
 
     def __add__(self, other: "Energy") -> "Energy":
         return self._combine(other, 1)
@@ -54,7 +63,6 @@ class Energy:
     def __sub__(self, other: "Energy") -> "Energy":
         return self._combine(other, -1)
 
-    @property
-    def consumed_wh(self) -> float:
-        """Return the consumption as the gateway counts it: production plus what came over the grid meter."""
-        return self.produced_wh - self.drawn_wh + sum(self.imported_wh) - sum(self.exported_wh)
+    def _combine(self, other: "Energy", sign: int) -> "Energy":
+        pairs = zip(self.to_numbers(), other.to_numbers(), strict=True)
+        return Energy.from_numbers([mine + sign * others for mine, others in pairs], len(self.imported_wh))

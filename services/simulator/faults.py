@@ -1,7 +1,7 @@
-"""Faults on demand: what can go wrong between a client and Enphase, each with its effect, place and duration.
+"""Faults on demand: what can go wrong between a client and Enphase, where, and how often.
 
-A fault either puts an answer in the place of the real one (`html`, `401`, ...), spoils how the real one is delivered
-(`slow`, `truncated`, ...), or is something that happens to the gateway (`reboot`, ...).
+A fault replaces the response (``html``, ``401``, …), changes how it is delivered (``slow``, ``truncated``, …), or
+happens to the whole gateway (``reboot``, …).
 """
 
 import math
@@ -11,60 +11,63 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from http import HTTPStatus
-from itertools import count as counting
+from itertools import count as count_from
 
-from services.simulator.answer import HTML, TEXT, Answer, html_answer, json_answer
+from services.simulator.response import HTML, TEXT, Response, html_response, json_response
 
 SERVERS = ("envoy", "enlighten", "any")
-_LOGIN, _TOKENS = "/login/login.json", "/tokens"
+LOGIN_PATH, TOKENS_PATH = "/login/login.json", "/tokens"
+
+Parameters = Mapping[str, float]
 
 
-class BadFault(ValueError):
-    """A fault that was asked for in a way that cannot be understood; the message says what is wrong."""
+class InvalidFault(ValueError):
+    """The request for a fault is invalid; the message names the mistake."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A sort of fault: where it happens unless told otherwise, and its own parameters with their defaults."""
+class FaultType:
+    """What a fault of this name does, where it happens by default, and its own parameters with their defaults."""
 
     summary: str
     server: str = "envoy"
     path: str = ""
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    answer: Callable[[Mapping[str, float]], Answer] | None = None
+    parameters: Parameters = field(default_factory=dict)
+    respond: Callable[[Parameters], Response] | None = None
+    """Builds the response that replaces the gateway's."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that was asked for."""
+    """An active fault."""
 
     id: int
     name: str
     server: str
     path: str
     count: int | None
-    """How often it still happens; None until it is removed."""
-    parameters: Mapping[str, float]
-    since: float
-    """When it began, on the monotonic clock."""
+    """How many more requests it hits; None until it is removed."""
+    parameters: Parameters
+    started_at: float
+    """On the monotonic clock."""
 
-    def concerns(self, server: str, path: str) -> bool:
-        """Return whether it hits a request; a path with *, ? or [ is a pattern, any other a prefix."""
+    def matches(self, server: str, path: str) -> bool:
+        """Return whether it hits a request; a path with ``*``, ``?`` or ``[`` is a pattern, any other a prefix."""
         if self.server not in (server, "any"):
             return False
-        if any(sign in self.path for sign in "*?["):
+        if any(wildcard in self.path for wildcard in "*?["):
             return fnmatchcase(path, self.path)
         return path.startswith(self.path)
 
-    def answer(self) -> Answer | None:
-        """Return the answer to give instead of the real one, or None where the real one is given."""
-        if self.name == "reboot" and time.monotonic() - self.since >= self.parameters["down_s"]:
+    def respond(self) -> Response | None:
+        """Return the response that replaces the gateway's, or None if it replaces none."""
+        if self.name == "reboot" and time.monotonic() - self.started_at >= self.parameters["down_s"]:
             return None
-        build = KINDS[self.name].answer
-        return build(self.parameters) if build else None
+        respond = FAULT_TYPES[self.name].respond
+        return respond(self.parameters) if respond else None
 
-    def described(self) -> dict[str, object]:
-        """Return it as JSON."""
+    def as_json(self) -> dict[str, object]:
+        """Return its fields for the control endpoint."""
         return {
             "id": self.id,
             "name": self.name,
@@ -75,174 +78,204 @@ class Fault:
         }
 
 
-def _busy(parameters: Mapping[str, float]) -> Answer:
-    wait_s = int(parameters["retry_after_s"])
-    text = f"Resource busy, please retry after {wait_s} seconds\n"
-    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, text.encode(), TEXT, (("Retry-After", str(wait_s)),))
+def _busy(parameters: Parameters) -> Response:
+    """Return the response of a gateway that has just started."""
+    delay_s = int(parameters["retry_after_s"])
+    text = f"Resource busy, please retry after {delay_s} seconds\n"
+    return Response(HTTPStatus.SERVICE_UNAVAILABLE, text.encode(), TEXT, (("Retry-After", str(delay_s)),))
 
 
-def _rate_limited(parameters: Mapping[str, float]) -> Answer:
-    answer = json_answer({"message": "Too many requests"}, HTTPStatus.TOO_MANY_REQUESTS)
-    return Answer(answer.status, answer.body, headers=(("Retry-After", str(int(parameters["retry_after_s"]))),))
+def _rate_limited(parameters: Parameters) -> Response:
+    """Return the response to too many requests."""
+    retry_after = ("Retry-After", str(int(parameters["retry_after_s"])))
+    return json_response({"message": "Too many requests"}, HTTPStatus.TOO_MANY_REQUESTS, headers=(retry_after,))
 
 
-def _mfa(_: Mapping[str, float]) -> Answer:
-    answer = json_answer({"success": True, "isBlocked": False})
-    return Answer(answer.status, answer.body, headers=(("Set-Cookie", "login_otp_nonce=51a001; Path=/; HttpOnly"),))
+def _second_factor(_: Parameters) -> Response:
+    """Return the response to a log-in that needs a second factor."""
+    cookie = ("Set-Cookie", "login_otp_nonce=51a001; Path=/; HttpOnly")
+    return json_response({"success": True, "isBlocked": False}, headers=(cookie,))
 
 
-KINDS: dict[str, Kind] = {
-    "html": Kind("an HTML page with status 200", answer=lambda _: html_answer(HTTPStatus.OK, "Log in")),
-    "401": Kind("unauthorized", answer=lambda _: html_answer(HTTPStatus.UNAUTHORIZED, "401 Authorization Required")),
-    "403": Kind("forbidden", answer=lambda _: html_answer(HTTPStatus.FORBIDDEN, "403 Forbidden")),
-    "429": Kind("too many requests", parameters={"retry_after_s": 60}, answer=_rate_limited),
-    "503": Kind("resource busy", parameters={"retry_after_s": 30}, answer=_busy),
-    "queue-full": Kind(
-        "an HTML page that says the queue is full, status 200",
-        answer=lambda _: html_answer(HTTPStatus.OK, "Queue full"),
+FAULT_TYPES: dict[str, FaultType] = {
+    "html": FaultType("an HTML page with status 200", respond=lambda _: html_response(HTTPStatus.OK, "Log in")),
+    "401": FaultType(
+        "unauthorized", respond=lambda _: html_response(HTTPStatus.UNAUTHORIZED, "401 Authorization Required")
     ),
-    "queue-full-503": Kind(
-        "the same with status 503", answer=lambda _: html_answer(HTTPStatus.SERVICE_UNAVAILABLE, "Queue full")
+    "403": FaultType("forbidden", respond=lambda _: html_response(HTTPStatus.FORBIDDEN, "403 Forbidden")),
+    "429": FaultType("too many requests", parameters={"retry_after_s": 60}, respond=_rate_limited),
+    "503": FaultType("resource busy", parameters={"retry_after_s": 30}, respond=_busy),
+    "queue-full": FaultType(
+        "an HTML page about a full queue, with status 200",
+        respond=lambda _: html_response(HTTPStatus.OK, "Queue full"),
     ),
-    "mfa": Kind("log-in wants a second factor: no session_id", "enlighten", _LOGIN, answer=_mfa),
-    "mfa-required": Kind(
-        "the same, told as requires_mfa", "enlighten", _LOGIN, answer=lambda _: json_answer({"requires_mfa": True})
+    "queue-full-503": FaultType(
+        "an HTML page about a full queue, with status 503",
+        respond=lambda _: html_response(HTTPStatus.SERVICE_UNAVAILABLE, "Queue full"),
     ),
-    "blocked": Kind(
+    "mfa": FaultType("a second factor is required: no session_id", "enlighten", LOGIN_PATH, respond=_second_factor),
+    "mfa-required": FaultType(
+        "a second factor is required: requires_mfa",
+        "enlighten",
+        LOGIN_PATH,
+        respond=lambda _: json_response({"requires_mfa": True}),
+    ),
+    "blocked": FaultType(
         "the account is blocked",
         "enlighten",
-        _LOGIN,
-        answer=lambda _: json_answer({"success": False, "isBlocked": True}),
+        LOGIN_PATH,
+        respond=lambda _: json_response({"success": False, "isBlocked": True}),
     ),
-    "too-many-sessions": Kind(
-        "log-in finds too many active sessions",
+    "too-many-sessions": FaultType(
+        "the account has too many active sessions",
         "enlighten",
-        _LOGIN,
-        answer=lambda _: json_answer({"message": "Too many active sessions"}),
+        LOGIN_PATH,
+        respond=lambda _: json_response({"message": "Too many active sessions"}),
     ),
-    "not-a-jwt": Kind(
-        "the token exchange gives some text with status 200",
+    "not-a-jwt": FaultType(
+        "the token exchange returns a text that is no token, with status 200",
         "enlighten",
-        _TOKENS,
-        answer=lambda _: Answer(HTTPStatus.OK, b"Error: please try again later", HTML),
+        TOKENS_PATH,
+        respond=lambda _: Response(HTTPStatus.OK, b"Error: please try again later", HTML),
     ),
-    "slow": Kind("the answer comes late", parameters={"delay_s": 5}),
-    "drip": Kind("the body comes a few bytes at a time", parameters={"chunk_bytes": 16, "pause_s": 0.2}),
-    "truncated": Kind("the body ends before its Content-Length", parameters={"share": 0.5}),
-    "endless": Kind("the body never ends"),
-    "reset": Kind("the connection is reset instead of an answer"),
-    "new-certificate": Kind("the gateway shows a new certificate; removing the fault does not bring back the old one"),
-    "reboot": Kind(
-        "503 for a while, then counters from zero; removing the fault brings the counters back",
+    "slow": FaultType("the response is delayed", parameters={"delay_s": 5}),
+    "drip": FaultType("the body arrives a few bytes at a time", parameters={"chunk_bytes": 16, "pause_s": 0.2}),
+    "truncated": FaultType("the body is shorter than its Content-Length", parameters={"share": 0.5}),
+    "endless": FaultType("the body never ends"),
+    "reset": FaultType("the connection is reset"),
+    "new-certificate": FaultType("the gateway has a new certificate, which it keeps when the fault is removed"),
+    "reboot": FaultType(
+        "503 for some seconds, then counters from zero; their values return when the fault is removed",
         parameters={"down_s": 10, "retry_after_s": 30},
-        answer=_busy,
+        respond=_busy,
     ),
-    "wrong-clock": Kind("the gateway's clock is wrong", parameters={"offset_s": 3600}),
+    "wrong-clock": FaultType("the gateway's clock is wrong", parameters={"offset_s": 3600}),
 }
 
-
-SPOILING = ("reset", "truncated", "endless", "drip")
-"""Faults of the delivery, of which one at a time takes effect."""
-HAPPENING = ("new-certificate", "reboot", "wrong-clock")
-"""Faults that happen to the gateway as a whole: they have no server, path or count."""
+DELIVERY_FAULTS = ("reset", "truncated", "endless", "drip")
+"""Faults of the delivery; only the first that matches takes effect."""
+GATEWAY_FAULTS = ("new-certificate", "reboot", "wrong-clock")
+"""Faults of the whole gateway, without server, path or count."""
 
 
 class Faults:
-    """The faults that are in force."""
+    """The active faults."""
 
-    def __init__(self, began: Callable[[Fault], None], ended: Callable[[Fault], None]) -> None:
-        self._began = began
-        self._ended = ended
+    def __init__(self, on_added: Callable[[Fault], None], on_removed: Callable[[Fault], None]) -> None:
+        self._on_added = on_added
+        self._on_removed = on_removed
         self._lock = threading.Lock()
-        self._faults: dict[int, Fault] = {}
-        self._numbers = counting(1)
+        self._active: dict[int, Fault] = {}
+        self._ids = count_from(1)
 
-    def add(self, wanted: Mapping[str, object]) -> Fault:
-        """Put a fault in force. Raises BadFault."""
-        fault = _understand(wanted, next(self._numbers))
+    def add(self, request: Mapping[str, object]) -> Fault:
+        """Activate a fault and return it.
+
+        Raises:
+            InvalidFault: the request is invalid.
+        """
+        fault = _build_fault(request, next(self._ids))
         with self._lock:
-            self._faults[fault.id] = fault
-        self._began(fault)
+            self._active[fault.id] = fault
+        self._on_added(fault)
         return fault
 
     def remove(self, fault_id: int | None = None) -> int:
-        """Take one fault or all out of force, and return how many there were."""
+        """Remove one fault, or all, and return how many were removed."""
         with self._lock:
-            chosen = [fault for fault in self._faults.values() if fault_id in (None, fault.id)]
-            for fault in chosen:
-                del self._faults[fault.id]
-        for fault in chosen:
-            self._ended(fault)
-        return len(chosen)
+            removed = [fault for fault in self._active.values() if fault_id in (None, fault.id)]
+            for fault in removed:
+                del self._active[fault.id]
+        for fault in removed:
+            self._on_removed(fault)
+        return len(removed)
 
-    def all(self) -> list[Fault]:
-        """Return what is in force, oldest first."""
+    def active(self) -> list[Fault]:
+        """Return the active faults, oldest first."""
         with self._lock:
-            return list(self._faults.values())
+            return list(self._active.values())
 
-    def take(self, server: str, path: str) -> list[Fault]:
-        """Return the faults that hit a request, and count them down."""
+    def hit(self, server: str, path: str) -> list[Fault]:
+        """Return the faults that hit a request, after decrementing their counts; the last hit removes a fault."""
         with self._lock:
-            hits = [fault for fault in self._faults.values() if fault.concerns(server, path)]
+            hits = [fault for fault in self._active.values() if fault.matches(server, path)]
             for fault in hits:
                 if fault.count is not None and fault.count > 1:
-                    self._faults[fault.id] = replace(fault, count=fault.count - 1)
-            last = [fault for fault in hits if fault.count == 1]
-            for fault in last:
-                del self._faults[fault.id]
-        for fault in last:
-            self._ended(fault)
+                    self._active[fault.id] = replace(fault, count=fault.count - 1)
+            last_hits = [fault for fault in hits if fault.count == 1]
+            for fault in last_hits:
+                del self._active[fault.id]
+        for fault in last_hits:
+            self._on_removed(fault)
         return hits
 
 
 def parse_fault(text: str) -> dict[str, object]:
-    """Return what a command line means: `NAME[:key=value]...`. Raises BadFault."""
+    """Return the request for a fault given as ``NAME[:key=value]...``.
+
+    Raises:
+        InvalidFault: a part is not ``key=value``.
+    """
     name, *pairs = text.split(":")
-    wanted: dict[str, object] = {"name": name}
+    request: dict[str, object] = {"name": name}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise BadFault(f"{pair!r} in {text!r} is not key=value")
-        wanted[key] = value
-    return wanted
+            raise InvalidFault(f"{pair!r} in {text!r} is not key=value")
+        request[key] = value
+    return request
 
 
 def check_fault(text: str) -> str:
-    """Return the text of a fault as it came. Raises BadFault where it cannot be understood."""
-    _understand(parse_fault(text), 0)
+    """Return the text of a fault unchanged.
+
+    Raises:
+        InvalidFault: the text is invalid.
+    """
+    _build_fault(parse_fault(text), 0)
     return text
 
 
-def _understand(wanted: Mapping[str, object], number: int) -> Fault:
-    rest = dict(wanted)
-    name = str(rest.pop("name", ""))
-    kind = KINDS.get(name)
-    if kind is None:
-        raise BadFault(f"there is no fault {name!r}; there are {', '.join(KINDS)}")
-    if name in HAPPENING and (misplaced := {"server", "path", "count"} & set(rest)):
-        raise BadFault(f"{name} happens to the whole gateway: it knows no {', '.join(sorted(misplaced))}")
-    server = rest.pop("server", kind.server)
+def _build_fault(request: Mapping[str, object], fault_id: int) -> Fault:
+    """Return the requested fault.
+
+    Raises:
+        InvalidFault: the request is invalid.
+    """
+    fields = dict(request)
+    name = str(fields.pop("name", ""))
+    fault_type = FAULT_TYPES.get(name)
+    if fault_type is None:
+        raise InvalidFault(f"unknown fault {name!r}; known: {', '.join(FAULT_TYPES)}")
+    if name in GATEWAY_FAULTS and (not_applicable := {"server", "path", "count"} & fields.keys()):
+        raise InvalidFault(f"{name} happens to the whole gateway and has no {', '.join(sorted(not_applicable))}")
+    server = fields.pop("server", fault_type.server)
     if server not in SERVERS:
-        raise BadFault(f"server is {server!r}, but must be one of {', '.join(SERVERS)}")
-    path = rest.pop("path", kind.path)
+        raise InvalidFault(f"server is {server!r}, but must be one of {', '.join(SERVERS)}")
+    path = fields.pop("path", fault_type.path)
     if not isinstance(path, str):
-        raise BadFault("path must be text")
-    count = rest.pop("count", None)
-    parameters = {key: _number(key, rest.pop(key, default)) for key, default in kind.parameters.items()}
-    if rest:
-        known = ", ".join(("server", "path", "count", *kind.parameters))
-        raise BadFault(f"fault {name} knows no {', '.join(map(repr, rest))}; it knows {known}")
-    times = None if count is None else int(_number("count", count))
-    if times is not None and times < 1:
-        raise BadFault("count must be 1 or more")
-    return Fault(number, name, str(server), path, times, parameters, time.monotonic())
+        raise InvalidFault("path must be text")
+    count = fields.pop("count", None)
+    max_hits = None if count is None else int(_parse_number("count", count))
+    if max_hits is not None and max_hits < 1:
+        raise InvalidFault("count must be 1 or more")
+    parameters = {key: _parse_number(key, fields.pop(key, default)) for key, default in fault_type.parameters.items()}
+    if fields:
+        known = ", ".join(("server", "path", "count", *fault_type.parameters))
+        raise InvalidFault(f"unknown key {', '.join(map(repr, fields))} of fault {name}; known: {known}")
+    return Fault(fault_id, name, str(server), path, max_hits, parameters, time.monotonic())
 
 
-def _number(key: str, value: object) -> float:
+def _parse_number(key: str, value: object) -> float:
+    """Return a value as a finite number.
+
+    Raises:
+        InvalidFault: it is none.
+    """
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise BadFault(f"{key} is {value!r}, but must be a number")
+        raise InvalidFault(f"{key} is {value!r}, but must be a number")
     return number

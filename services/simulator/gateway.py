@@ -1,4 +1,4 @@
-"""The pretend gateway: its model, and what it knows at a moment, after reboots and with a clock that may be wrong."""
+"""The simulated gateway: its model, and its state at a second, after reboots and with a clock that can be wrong."""
 
 import random
 import threading
@@ -13,13 +13,14 @@ from services.simulator.house import House
 from services.simulator.inverters import Inverter, Inverters, Report
 from services.simulator.meters import Meter, read_meters
 
-_SOFTWARE = {5: "D5.0.62", 7: "D7.6.175", 8: "D8.2.4286"}
-FIRMWARE_WITH_TOKENS = 7
+SOFTWARE = {5: "D5.0.62", 7: "D7.6.175", 8: "D8.2.4286"}
+TOKEN_FIRMWARE = 7
+"""The first firmware that requires a token."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What stands on the wall: fixed at the start."""
+    """The gateway's properties, which do not change."""
 
     serial: str
     firmware: int
@@ -29,29 +30,29 @@ class Model:
     inverters: tuple[Inverter, ...]
     batteries: int
     battery: Battery
-    """All batteries taken together."""
+    """The sum of all batteries."""
     commissioned_at: int
 
     @property
     def software(self) -> str:
-        """Return the firmware as /info names it."""
-        return _SOFTWARE[self.firmware]
+        """The firmware as in ``/info``."""
+        return SOFTWARE[self.firmware]
 
     @property
-    def takes_tokens(self) -> bool:
-        """Return whether it speaks HTTPS and wants a token, as firmware 7 and newer do."""
-        return self.firmware >= FIRMWARE_WITH_TOKENS
+    def needs_token(self) -> bool:
+        """Whether it uses HTTPS and requires a token."""
+        return self.firmware >= TOKEN_FIRMWARE
 
     @cached_property
     def battery_serials(self) -> list[str]:
-        """Return the batteries' serial numbers."""
-        first = random.Random(f"{self.serial} batteries").randrange(10**5) * 1000  # noqa: S311 - made-up hardware
+        """The batteries' serial numbers."""
+        first = random.Random(f"{self.serial} batteries").randrange(10**5) * 1000  # noqa: S311 - not a secret
         return [f"4921{first + number:08d}" for number in range(1, self.batteries + 1)]
 
 
 @dataclass(frozen=True)
-class View:
-    """All that the gateway can tell at one second; times are as its own clock shows them."""
+class State:
+    """What the gateway knows at one second; times are those of its own clock."""
 
     time: int
     power: Power
@@ -65,58 +66,59 @@ class View:
 
 
 class Gateway:
-    """The gateway on its wall: house, clock and inverters in, views out."""
+    """A gateway that measures a house."""
 
     def __init__(self, model: Model, house: House, clock: Clock) -> None:
         self.model = model
-        self.clock = clock
+        self._clock = clock
         self._house = house
         self._inverters = Inverters(house, list(model.inverters))
         self._lock = threading.Lock()
         self._rebooted_at: int | None = None
-        self._view: tuple[tuple[int, int, int | None], View] | None = None
+        self._newest: tuple[tuple[int, int, int | None], State] | None = None
+        """The newest state, with what it was computed from."""
 
     def reboot(self) -> None:
-        """Start all counters at zero from now on."""
-        self._rebooted_at = int(self.clock.now())
+        """Reset all counters to zero."""
+        self._rebooted_at = int(self._clock.now())
 
     def restore_counters(self) -> None:
-        """Count from the commissioning again, as if there had been no reboot."""
+        """Undo the reset of :meth:`reboot`."""
         self._rebooted_at = None
 
-    def view(self) -> View:
-        """Return what the gateway knows now. The same for a whole second, so that its answers agree."""
-        wrong_by_s = int(self.clock.wrong_by_s)
-        key = (int(self.clock.now()), wrong_by_s, self._rebooted_at)
+    def state(self) -> State:
+        """Return the state now; the same for a whole second, so that responses agree."""
+        key = (int(self._clock.now()), int(self._clock.gateway_offset_s), self._rebooted_at)
         with self._lock:
-            if self._view is None or self._view[0] != key:
-                self._view = (key, self._look(*key))
-            return self._view[1]
+            if self._newest is None or self._newest[0] != key:
+                self._newest = (key, self._compute_state(*key))
+            return self._newest[1]
 
-    def _look(self, now: int, wrong_by_s: int, rebooted_at: int | None) -> View:
+    def _compute_state(self, now: int, offset_s: int, rebooted_at: int | None) -> State:
         moment = self._house.at(now)
         lifetime, today, week = moment.lifetime, moment.today, moment.last_seven_days
         reports = self._inverters.reports(now)
-        since = self.model.commissioned_at
+        counting_since = self.model.commissioned_at
         if rebooted_at is not None and rebooted_at <= now:
             before = self._house.at(rebooted_at)
-            since = rebooted_at
+            counting_since = rebooted_at
             lifetime = lifetime - before.lifetime
-            if today.load_wh > lifetime.load_wh:  # it rebooted today
+            if today.load_wh > lifetime.load_wh:  # the reboot was today
                 today = lifetime
             if week.load_wh > (lifetime - today).load_wh:
                 week = lifetime - today
-            reports = [_since_reboot(report, before.lifetime.produced_wh) for report in reports]
-        hours = (now - since) / 3600
+            reports = [_subtract_production(report, before.lifetime.produced_wh) for report in reports]
+        hours = (now - counting_since) / 3600
         meters = (
             read_meters(moment.power, lifetime, hours, now, battery=self.model.batteries > 0)
             if self.model.metered
             else []
         )
-        shown = [replace(report, time=report.time + wrong_by_s if report.time else 0) for report in reports]
-        return View(now + wrong_by_s, moment.power, lifetime, today, week, hours, tuple(meters), tuple(shown))
+        reports = [replace(report, time=report.time + offset_s if report.time else 0) for report in reports]
+        return State(now + offset_s, moment.power, lifetime, today, week, hours, tuple(meters), tuple(reports))
 
 
-def _since_reboot(report: Report, produced_before_wh: float) -> Report:
-    lifetime_j = max(0, report.lifetime_j - round(produced_before_wh * report.inverter.share * 3600))
+def _subtract_production(report: Report, produced_wh: float) -> Report:
+    """Return an inverter's report without its share of an earlier production."""
+    lifetime_j = max(0, report.lifetime_j - round(produced_wh * report.inverter.share * 3600))
     return replace(report, lifetime_j=lifetime_j, today_wh=min(report.today_wh, round(lifetime_j / 3600)))

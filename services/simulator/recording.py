@@ -1,7 +1,7 @@
-"""A gateway out of a folder of recorded answers.
+"""A gateway that responds from a folder of recorded responses.
 
-A file is named after the address it answers, with `/` as `_` and a query as `_name_value`; `<file>_log.json` beside it
-holds status code and headers. A body without one was answered with 200; an address without a file is not there.
+The name of a file is the path with ``/`` replaced by ``_``, and ``_name_value`` for a query; status and headers are in
+``<file>_log.json``, without which the status is 200. A path without a file is 404.
 """
 
 import json
@@ -10,67 +10,83 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from services.simulator.answer import JSON, Answer, Request, json_answer
+from services.simulator.gateway import TOKEN_FIRMWARE
+from services.simulator.response import JSON, Request, Response, json_response
 
-# Length, encoding and connection are those of this answer, not of the recorded one.
-_NOT_REPEATED = {"content-length", "content-encoding", "transfer-encoding", "connection", "date", "content-type"}
-_FIRMWARE_WITH_TOKENS = 7
+HEADERS_OF_THE_SERVER = {
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "date",
+    "content-type",
+}
+"""Not taken from the recording: they describe the connection, or are set from the response."""
 
 
-class BadRecording(ValueError):
-    """A folder that cannot stand for a gateway; the message says why."""
+class InvalidRecording(ValueError):
+    """A folder that is no recording of a gateway; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """All answers of one recorded gateway, by file name."""
+    """The responses of one recorded gateway, by file name."""
 
     serial: str
     firmware: str
-    answers: dict[str, Answer]
+    responses: dict[str, Response]
 
     @property
-    def takes_tokens(self) -> bool:
-        """Return whether the recorded firmware speaks HTTPS and wants a token."""
-        return int(self.firmware.partition(".")[0]) >= _FIRMWARE_WITH_TOKENS
+    def needs_token(self) -> bool:
+        """Whether the recorded firmware uses HTTPS and requires a token."""
+        return int(self.firmware.partition(".")[0]) >= TOKEN_FIRMWARE
 
-    def answer(self, request: Request) -> Answer:
-        """Return the recorded answer to a request, or a 404."""
+    def respond(self, request: Request) -> Response:
+        """Return the recorded response to a request, or a 404."""
         name = request.path.strip("/").replace("/", "_")
         if request.query:
             name += "_" + request.query.replace("=", "_").replace("&", "_")
         if name == "info.xml":
             name = "info"
-        found = self.answers.get(name)
-        return found or json_answer({"error": "404 - Not Found"}, HTTPStatus.NOT_FOUND)
+        return self.responses.get(name) or json_response({"error": "404 - Not Found"}, HTTPStatus.NOT_FOUND)
 
 
 def read_recording(folder: Path) -> Recording:
-    """Return the gateway recorded in a folder. Raises BadRecording."""
+    """Return the gateway recorded in a folder.
+
+    Raises:
+        InvalidRecording: the folder cannot be read or is no recording.
+    """
     try:
         names = sorted(file.name for file in folder.iterdir() if file.is_file())
-        answers = {name: _read_answer(folder / name) for name in names if not name.endswith("_log.json")}
+        responses = {name: _read_response(folder / name) for name in names if not name.endswith("_log.json")}
     except OSError as error:
-        raise BadRecording(f"{folder} cannot be read: {error.strerror}") from error
-    if "info" not in answers:
-        raise BadRecording(f"{folder} holds no file named info")
-    info = answers["info"].body.decode("utf-8", "replace")
+        raise InvalidRecording(f"{folder} cannot be read: {error.strerror}") from error
+    if "info" not in responses:
+        raise InvalidRecording(f"{folder} has no file named info")
+    info = responses["info"].body.decode("utf-8", "replace")
     serial = re.search(r"<sn>\s*(\w+)\s*</sn>", info)
     firmware = re.search(r"<software>\s*[A-Z]?(\d+(?:\.\d+)*)\s*</software>", info)
     if not serial or not firmware:
-        raise BadRecording(f"{folder}/info names no serial number or no firmware")
-    return Recording(serial[1], firmware[1], answers)
+        raise InvalidRecording(f"{folder}/info has no serial number or no firmware")
+    return Recording(serial[1], firmware[1], responses)
 
 
-def _read_answer(file: Path) -> Answer:
+def _read_response(file: Path) -> Response:
+    """Return a recorded response.
+
+    Raises:
+        OSError: a file cannot be read.
+        InvalidRecording: its log has no status or headers.
+    """
     log_file = file.with_name(f"{file.name}_log.json")
     if not log_file.exists():
-        return Answer(HTTPStatus.OK, file.read_bytes(), JSON)
+        return Response(HTTPStatus.OK, file.read_bytes(), JSON)
     try:
         log = json.loads(log_file.read_text(encoding="utf-8"))
         recorded = {str(name).lower(): str(value) for name, value in log["headers"].items()}
         status = int(log["code"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRecording(f"{log_file} holds no code and headers") from error
-    headers = tuple((name.title(), value) for name, value in recorded.items() if name not in _NOT_REPEATED)
-    return Answer(status, file.read_bytes(), recorded.get("content-type"), headers)
+        raise InvalidRecording(f"{log_file} has no code or headers") from error
+    headers = tuple((name.title(), value) for name, value in recorded.items() if name not in HEADERS_OF_THE_SERVER)
+    return Response(status, file.read_bytes(), recorded.get("content-type"), headers)

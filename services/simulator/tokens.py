@@ -1,4 +1,4 @@
-"""The JWTs of the simulated Enlighten: signed ES256 with a key that outlives a restart."""
+"""The JWTs of the simulated Enlighten, signed ES256 with a key that survives restarts."""
 
 import hashlib
 import secrets
@@ -9,31 +9,41 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-LIFETIME_S = {"owner": 31_536_000, "installer": 43_200}
-_KEPT = 256
+TOKEN_LIFETIME_S = {"owner": 31_536_000, "installer": 43_200}
+"""By the kind of account."""
+MAX_CACHED = 256
 
 
-class TokenMint:
-    """Signs tokens as Enlighten does, and checks them as a gateway does. They live by a clock of their own."""
+class TokenIssuer:
+    """Issues tokens as Enlighten does and verifies them as a gateway does; in real time, not the simulated one."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
+        """When tokens are issued, epoch seconds."""
         self._key = key
         self._public_key = key.public_key()
         public = self._public_key.public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         self._key_id = hashlib.sha256(public).hexdigest()[:32]
-        self._checked: dict[tuple[str, str], float] = {}
+        self._expires_at: dict[tuple[str, str], float] = {}
+        """Of verified tokens, with their gateways, so that each signature is verified once."""
 
     def issue(self, serial: str, account: str, username: str, lifetime_s: float | None = None) -> str:
-        """Return a token for one gateway. The lifetime is Enlighten's for that kind of account where not given."""
+        """Return a new token for a gateway.
+
+        Args:
+            serial: of the gateway.
+            account: kind of account, a key of TOKEN_LIFETIME_S.
+            username: of the account.
+            lifetime_s: that of the kind of account if None.
+        """
         now = int(self.clock())
         claims = {
             "aud": serial,
             "iss": "Entrez",
             "enphaseUser": account,
-            "exp": now + int(LIFETIME_S[account] if lifetime_s is None else lifetime_s),
+            "exp": now + int(TOKEN_LIFETIME_S[account] if lifetime_s is None else lifetime_s),
             "iat": now,
             "jti": secrets.token_hex(16),
             "username": username,
@@ -41,8 +51,8 @@ class TokenMint:
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._key_id})
 
     def is_valid(self, token: str, serial: str) -> bool:
-        """Return whether a token is signed by this mint, meant for this gateway and not expired."""
-        expires_at = self._checked.get((token, serial))
+        """Return whether a token has this issuer's signature, is for this gateway and has not expired."""
+        expires_at = self._expires_at.get((token, serial))
         if expires_at is None:
             try:
                 claims = jwt.decode(
@@ -51,7 +61,7 @@ class TokenMint:
             except jwt.InvalidTokenError:
                 return False
             expires_at = float(claims["exp"])
-            if len(self._checked) >= _KEPT:
-                self._checked.clear()
-            self._checked[token, serial] = expires_at
+            if len(self._expires_at) >= MAX_CACHED:
+                self._expires_at.clear()
+            self._expires_at[token, serial] = expires_at
         return time.time() < expires_at

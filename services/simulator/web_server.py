@@ -1,4 +1,4 @@
-"""A small HTTP server that can also misbehave: it speaks keep-alive HTTP/1.1 on raw sockets, with or without TLS."""
+"""A small HTTP server that can also fail on demand: keep-alive HTTP/1.1 on raw sockets, with or without TLS."""
 
 import logging
 import os
@@ -14,29 +14,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
 
-from services.simulator.answer import Answer, Request, html_answer
+from services.simulator.response import Request, Response, html_response
 
 logger = logging.getLogger(__name__)
 
-_IDLE_S = 75
-_POLL_S = 0.02
-"""How often the listening thread looks whether it shall stop; the stop of every test waits for it."""
-_MOST_BODY_BYTES = 1_000_000
-_TLS_HANDSHAKE = 0x16
+IDLE_TIMEOUT_S = 75
+SHUTDOWN_POLL_INTERVAL_S = 0.02
+"""How often the listening thread checks for a stop, which every test waits for."""
+THREAD_JOIN_TIMEOUT_S = 2
+MAX_REQUEST_BYTES = 1_000_000
+TLS_HANDSHAKE = 0x16
+"""The first byte of a TLS connection (RFC 8446, section 5.1)."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An answer, and how it is to be sent: after a delay, and spoiled by a fault."""
+    """A response and how to send it."""
 
-    answer: Answer
+    response: Response
     delay_s: float = 0.0
     fault: str | None = None
+    """One of the faults of the delivery."""
     parameters: Mapping[str, float] = field(default_factory=dict)
+    """Of the fault."""
 
 
 class WebServer:
-    """One listening port. `respond` is called for each request, on that connection's thread."""
+    """One listening port; ``respond`` is called for each request, in the thread of its connection."""
 
     def __init__(
         self,
@@ -45,31 +49,37 @@ class WebServer:
         respond: Callable[[Request], Delivery],
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """Bind the port.
+
+        Raises:
+            OSError: the port is in use, or the address is not this machine's.
+        """
         self.name = name
         self.stopping = threading.Event()
         self._tls = tls
         self._listener = _Listener(address, self, respond)
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(_POLL_S,), name=name, daemon=True)
+        serve = self._listener.serve_forever
+        self._thread = threading.Thread(target=serve, args=(SHUTDOWN_POLL_INTERVAL_S,), name=name, daemon=True)
 
     @property
     def port(self) -> int:
-        """Return the port it listens on, also where it was asked for port 0."""
+        """The port; a free one if port 0 was requested."""
         return int(self._listener.server_address[1])
 
     @property
     def url(self) -> str:
-        """Return the address for a client on this machine."""
+        """The URL for clients on this machine."""
         host = str(self._listener.server_address[0])
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to
         host = f"[{host}]" if ":" in host else host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Accept connections."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the port and every connection."""
+        """Close the port and all connections."""
         self.stopping.set()
         if self._thread.is_alive():
             self._listener.shutdown()
@@ -77,13 +87,17 @@ class WebServer:
         self._listener.server_close()
         self._listener.end_connections()
 
-    def show_certificate(self, tls: ssl.SSLContext) -> None:
-        """Use another certificate from now on; open connections are cut, so that every client sees it."""
+    def replace_certificate(self, tls: ssl.SSLContext) -> None:
+        """Use another certificate; open connections are closed, so that every client receives it."""
         self._tls = tls
-        self._listener.cut_connections()
+        self._listener.close_connections()
 
-    def secured(self, connection: socket.socket) -> socket.socket:
-        """Return the connection as the handler shall use it. Raises OSError where the handshake fails."""
+    def wrap(self, connection: socket.socket) -> socket.socket:
+        """Return the connection after a TLS handshake, or unchanged without TLS.
+
+        Raises:
+            OSError: the handshake failed.
+        """
         if self._tls is None:
             return connection
         return self._tls.wrap_socket(connection, server_side=True)
@@ -104,18 +118,18 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        """Bind without asking a name server for this machine's name, as the base class would."""
+        """Bind without the reverse DNS lookup of the base class."""
         TCPServer.server_bind(self)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - the base's types
-        """Answer one connection, and remember it while it is open."""
-        request.settimeout(_IDLE_S)
+        """Serve one connection, which is registered while it is open."""
+        request.settimeout(IDLE_TIMEOUT_S)
         with self._connections_lock:
             self._connections[request] = threading.current_thread()
         connection = request
         try:
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = self.web.secured(request)
+            connection = self.web.wrap(request)
             with self._connections_lock:
                 self._connections[connection] = self._connections.pop(request)
             self.finish_request(connection, client_address)
@@ -128,21 +142,21 @@ class _Listener(ThreadingHTTPServer):
             with suppress(OSError):
                 self.shutdown_request(connection)
 
-    def cut_connections(self) -> None:
-        """Cut every open connection; whoever waits on one notices at once."""
+    def close_connections(self) -> None:
+        """Close every open connection; a thread that waits for one notices at once."""
         with self._connections_lock:
             for connection in self._connections:
                 with suppress(OSError):
-                    # Of the plain socket: a TLS goodbye would wait for the other side.
+                    # SSLSocket.shutdown would wait for the other side.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def end_connections(self) -> None:
-        """Cut every open connection, and wait for their threads."""
-        self.cut_connections()
+        """Close every open connection, and wait for their threads."""
+        self.close_connections()
         with self._connections_lock:
             threads = list(self._connections.values())
         for thread in threads:
-            thread.join(timeout=2)
+            thread.join(timeout=THREAD_JOIN_TIMEOUT_S)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile = self.connection.makefile("wb", 0)
 
     def handle_one_request(self) -> None:
-        if not isinstance(self.connection, ssl.SSLSocket) and self._speaks_tls():
+        if not isinstance(self.connection, ssl.SSLSocket) and self._is_tls():
             self.close_connection = True
             return
         try:
@@ -164,31 +178,30 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             logger.debug("%s: connection lost: %s", self.server.web.name, error)
 
-    def _speaks_tls(self) -> bool:
-        """Return whether a client tries HTTPS on a plain port: it must be turned away, not waited for."""
+    def _is_tls(self) -> bool:
+        """Return whether the client uses HTTPS on a plain port; it would wait for a handshake until its timeout."""
         first = self.rfile.peek(1)[:1]  # type: ignore[attr-defined]
-        return bool(first) and first[0] == _TLS_HANDSHAKE
+        return bool(first) and first[0] == TLS_HANDSHAKE
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        if not 0 <= length <= _MOST_BODY_BYTES or "Transfer-Encoding" in self.headers:
+        if not 0 <= length <= MAX_REQUEST_BYTES or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            self._send(Delivery(html_answer(HTTPStatus.LENGTH_REQUIRED, "411 Length Required")))
+            self._send(Delivery(html_response(HTTPStatus.LENGTH_REQUIRED, "411 Length Required")))
             return
         body = self.rfile.read(length) if length else b""
-        request = Request(self.command, self.path, self.headers, body)
         try:
-            delivery = self.server.respond(request)
+            delivery = self.server.respond(Request(self.command, self.path, self.headers, body))
         except Exception:
-            # A mistake of the simulator's own must not look like a network that fails.
-            logger.exception("%s: cannot answer %s", self.server.web.name, self.path)
-            delivery = Delivery(html_answer(HTTPStatus.INTERNAL_SERVER_ERROR, "500 Internal Server Error"))
+            # A bug of the simulator must not look like a network failure.
+            logger.exception("%s: no response to %s", self.server.web.name, self.path)
+            delivery = Delivery(html_response(HTTPStatus.INTERNAL_SERVER_ERROR, "500 Internal Server Error"))
         self._send(delivery)
 
-    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _answer  # noqa: N815 - the base class calls these
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _respond  # noqa: N815 - the base class calls these
 
     def _send(self, delivery: Delivery) -> None:
-        answer, stopping = delivery.answer, self.server.web.stopping
+        response, stopping = delivery.response, self.server.web.stopping
         if stopping.wait(delivery.delay_s):
             self.close_connection = True
             return
@@ -196,41 +209,41 @@ class _Handler(BaseHTTPRequestHandler):
             case "reset":
                 self._reset()
             case "truncated":
-                whole = len(answer.body)
-                kept = min(whole - 1, int(whole * delivery.parameters["share"]))
-                self.wfile.write(self._head(answer, whole) + answer.body[: max(0, kept)])
+                length = len(response.body)
+                sent = max(0, min(length - 1, int(length * delivery.parameters["share"])))
+                self.wfile.write(self._head(response, length) + response.body[:sent])
                 self.close_connection = True
             case "endless":
                 self.close_connection = True
-                self.wfile.write(self._head(answer, None))
+                self.wfile.write(self._head(response, None))
                 while not stopping.is_set():
-                    self.wfile.write(answer.body or b" ")
+                    self.wfile.write(response.body or b" ")
             case "drip":
-                self.wfile.write(self._head(answer, len(answer.body)))
+                self.wfile.write(self._head(response, len(response.body)))
                 step = max(1, int(delivery.parameters["chunk_bytes"]))
-                for start in range(0, len(answer.body), step):
+                for start in range(0, len(response.body), step):
                     if stopping.wait(delivery.parameters["pause_s"]):
                         self.close_connection = True
                         return
-                    self.wfile.write(answer.body[start : start + step])
+                    self.wfile.write(response.body[start : start + step])
             case _:
-                body = b"" if self.command == "HEAD" else answer.body
-                self.wfile.write(self._head(answer, len(answer.body)) + body)
+                body = b"" if self.command == "HEAD" else response.body
+                self.wfile.write(self._head(response, len(response.body)) + body)
 
-    def _head(self, answer: Answer, length: int | None) -> bytes:
+    def _head(self, response: Response, length: int | None) -> bytes:
         try:
-            phrase = HTTPStatus(answer.status).phrase
+            phrase = HTTPStatus(response.status).phrase
         except ValueError:
             phrase = "Unknown"
-        lines = [f"HTTP/1.1 {answer.status} {phrase}", f"Date: {self.date_time_string()}"]
-        if answer.content_type:
-            lines.append(f"Content-Type: {answer.content_type}")
+        lines = [f"HTTP/1.1 {response.status} {phrase}", f"Date: {self.date_time_string()}"]
+        if response.content_type:
+            lines.append(f"Content-Type: {response.content_type}")
         lines.append("Connection: close" if length is None else f"Content-Length: {length}")
-        lines += [f"{name}: {value}" for name, value in answer.headers]
+        lines += [f"{name}: {value}" for name, value in response.headers]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def _reset(self) -> None:
-        """Close without the goodbyes of TLS and TCP: the client sees its connection reset."""
+        """Close without the shutdown of TLS and TCP, so that the client's connection is reset."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())
@@ -239,4 +252,4 @@ class _Handler(BaseHTTPRequestHandler):
         logger.debug("%s: %s", self.server.web.name, format % args)
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Log nothing here: what was served stands in the ledger."""
+        """Log nothing: the request log has it."""

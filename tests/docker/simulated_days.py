@@ -10,7 +10,7 @@ from services.simulator.battery import Battery
 from services.simulator.day import Day, Roof
 from services.simulator.energy import Energy
 from services.simulator.house import House, Moment
-from services.simulator.inverters import REPORT_INTERVAL_S, Inverters, Report, fit_inverters
+from services.simulator.inverters import REPORT_INTERVAL_S, Inverters, Report, make_inverters
 from services.simulator.sun import Place
 from shared.readings import Batteries, Consumption, Grid, Inverter, Metrics, Production, Reading
 from shared.topics import ReadingTopic
@@ -68,7 +68,7 @@ class SimulatedDays:
         self.problem = Problem(
             (self.midnight + 9 * HOUR_S + 1800, self.midnight + 11 * HOUR_S + 1800), self.midnight + 12 * HOUR_S
         )
-        self.inverters = fit_inverters(WHOLE, INVERTERS)
+        self.inverters = make_inverters(WHOLE, INVERTERS)
         self.shaded, self.silent = (inverter.serial for inverter in self.inverters[1:3])
         """One makes half of what its neighbours make, and one has reported nothing since yesterday."""
 

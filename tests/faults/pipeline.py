@@ -111,7 +111,7 @@ class Pipeline:
         }
 
     def _responses(self) -> Iterator[tuple[float, int, float]]:
-        for response in self.gateway.ledger.served(server="envoy", path="/ivp/meters/readings"):
+        for response in self.gateway.request_log.served(server="envoy", path="/ivp/meters/readings"):
             if response["status"] == 200:
                 _production, net = json.loads(str(response["body"]))[:2]
                 yield float(str(response["at"])), net["timestamp"], net["activePower"]

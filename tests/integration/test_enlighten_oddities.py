@@ -359,7 +359,7 @@ def test_a_cloud_that_cannot_prove_who_it_is_hears_no_password(roof: Simulator) 
     with pytest.raises(CloudUnreachable, match="does not prove who it is"):
         impostor.log_in()
 
-    assert roof.ledger.served(server="envoy") == []
+    assert roof.request_log.served(server="envoy") == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -158,8 +159,8 @@ def test_slow_endpoints_do_not_delay_the_meters(broker: Server, subscriber: Subs
         polling(broker, tmp_path, (roof.envoy_url, roof.token()), interval_s=2),
     ):
         wait_until(lambda: len(subscriber.on("/readings/grid")) >= 6, "six readings")
-        meters = roof.ledger.served(server="envoy", path="/ivp/meters/readings")
-        slow = roof.ledger.served(server="envoy", path="/production.json")
+        meters = roof.request_log.served(server="envoy", path="/ivp/meters/readings")
+        slow = roof.request_log.served(server="envoy", path="/production.json")
 
     assert len(slow) >= 1
     slots = [int(float(str(response["at"])) // 2) for response in meters[1:]]
@@ -194,9 +195,10 @@ def test_retry_after_of_a_gateway_is_honoured(broker: Server, subscriber: Subscr
     with simulator(tmp_path) as roof, polling(broker, tmp_path, (roof.envoy_url, roof.token())):
         wait_until(lambda: subscriber.on("/readings/grid"), "a reading")
         roof.faults.add(parse_fault("503:server=envoy:retry_after_s=4:count=1"))
-        busy = wait_until(lambda: [a for a in roof.ledger.served(server="envoy") if a["status"] == 503], "the 503")[0]
+        served = partial(roof.request_log.served, server="envoy")
+        busy = wait_until(lambda: [a for a in served() if a["status"] == 503], "the 503")[0]
         later = wait_until(
-            lambda: [a for a in roof.ledger.served(server="envoy") if float(str(a["at"])) > float(str(busy["at"]))],
+            lambda: [a for a in served() if float(str(a["at"])) > float(str(busy["at"]))],
             "the next request",
         )[0]
 
@@ -216,8 +218,8 @@ def test_a_certificate_that_changes_during_polling_is_logged_once_and_gets_no_cr
             certificate.unlink()
         with simulator(tmp_path, envoy_port=port) as impostor:
             wait_until(lambda: "no credential was sent" in poller.output, "the error")
-            wait_until(lambda: len(impostor.ledger.served(server="envoy")) >= 3, "three attempts")
-            requested = {response["path"] for response in impostor.ledger.served(server="envoy")}
+            wait_until(lambda: len(impostor.request_log.served(server="envoy")) >= 3, "three attempts")
+            requested = {response["path"] for response in impostor.request_log.served(server="envoy")}
 
     logged = [line for line in poller.output.splitlines() if "no credential was sent" in line]
     pinned = next((tmp_path / "poller").glob("*.sha256"))

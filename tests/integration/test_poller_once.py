@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator.answer import Request
 from services.simulator.faults import parse_fault
 from services.simulator.recording import read_recording
+from services.simulator.response import Request
 from shared.mqtt import Connection
 from shared.settings import MqttSettings
 from shared.tokens import parse_token
@@ -199,7 +199,7 @@ def test_a_token_that_is_not_for_the_gateway_is_never_sent(token: str, tmp_path:
     """Another gateway's token, or none at all: only /info is requested, and the line has the reason."""
     with simulator(tmp_path) as simulated:
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=token)
-        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
+        requested = {response["path"] for response in simulated.request_log.served(server="envoy")}
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert requested == {"/info"}
@@ -241,7 +241,7 @@ def gateway_without_tls(folder: Path) -> Iterator[tuple[str, str, list[str | Non
         def do_GET(self) -> None:
             if authorization := self.headers.get("Authorization"):
                 credentials.append(authorization)
-            response = recording.answer(Request("GET", self.path))
+            response = recording.respond(Request("GET", self.path))
             self.send_response(response.status)
             self.end_headers()
             self.wfile.write(response.body)
@@ -290,7 +290,7 @@ def test_a_certificate_that_cannot_be_pinned_ends_the_attempt(tmp_path: Path) ->
     with simulator(tmp_path) as simulated:
         (tmp_path / "file").touch()
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token(), STATE_DIR=str(tmp_path / "file"))
-        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
+        requested = {response["path"] for response in simulated.request_log.served(server="envoy")}
 
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert requested == {"/info"}
@@ -304,7 +304,7 @@ def test_an_unreadable_pin_is_reported_and_never_replaced(pinned: str, tmp_path:
         pin.parent.mkdir()
         pin.write_text(pinned)
         ended = once(tmp_path, simulated.envoy_url, ENVOY_TOKEN=simulated.token())
-        requested = {response["path"] for response in simulated.ledger.served(server="envoy")}
+        requested = {response["path"] for response in simulated.request_log.served(server="envoy")}
 
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert str(pin) in ended.stderr
@@ -321,7 +321,7 @@ def test_another_certificate_than_the_pinned_one_gets_no_credential(tmp_path: Pa
         certificate.unlink()
     with simulator(tmp_path) as impostor:
         ended = once(tmp_path, impostor.envoy_url, ENVOY_TOKEN=token)
-        requested = {response["path"] for response in impostor.ledger.served(server="envoy")}
+        requested = {response["path"] for response in impostor.request_log.served(server="envoy")}
 
     pin = next((tmp_path / "poller").glob("*.sha256"))
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -91,7 +91,7 @@ def poller(broker: Server, roof: Simulator, tmp_path: Path) -> Iterator[Program]
 
 def requests_of(roof: Simulator, path: str | None = None, status: int | None = None) -> list[dict[str, object]]:
     """Return what the gateway was requested, with its responses."""
-    served = roof.ledger.served(server="envoy") if path is None else roof.ledger.served(server="envoy", path=path)
+    served = roof.request_log.served("envoy", path)
     return [response for response in served if status in (None, response["status"])]
 
 
@@ -179,7 +179,7 @@ def test_a_rejected_envoy_token_gives_way_to_the_brokers(
         subscriber.publish_token(roof.token())
         subscriber.wait_for("readings/grid")
         roof.faults.add(parse_fault("reset:server=envoy:count=2"))
-        wait_until(lambda: not roof.faults.all(), "the end of the fault")
+        wait_until(lambda: not roof.faults.active(), "the end of the fault")
         subscriber.receive()
         subscriber.received.clear()
         subscriber.wait_for("readings/grid")
@@ -255,7 +255,7 @@ def test_readings_resume_by_themselves_after_bad_responses(
     subscriber.wait_for("readings/grid")
 
     roof.faults.add(parse_fault(f"{fault}:server=envoy:count=2"))
-    wait_until(lambda: not roof.faults.all(), "the end of the fault")
+    wait_until(lambda: not roof.faults.active(), "the end of the fault")
     subscriber.receive()
     subscriber.received.clear()
 

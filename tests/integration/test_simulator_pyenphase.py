@@ -9,7 +9,7 @@ import requests
 from pyenphase import Envoy, EnvoyData
 
 from services.simulator.settings import SimulatorSettings
-from services.simulator.simulator import Simulator, simulated
+from services.simulator.simulator import Simulator
 from tests.gateways import Gateway
 from tests.gateways.catalog import GATEWAYS
 from tests.recordings import NAMES, RECORDINGS
@@ -76,7 +76,7 @@ async def read_with_pyenphase(simulator: Simulator) -> EnvoyData:
 
 def newest(simulator: Simulator, path: str) -> object:
     """Return what the simulator last served at a path."""
-    return json.loads(str(simulator.ledger.served("envoy", path)[-1]["body"]))
+    return json.loads(str(simulator.request_log.served("envoy", path)[-1]["body"]))
 
 
 @pytest.mark.parametrize(("model", "firmware", "batteries"), MODELS)
@@ -87,7 +87,7 @@ def test_every_model_is_read_by_pyenphase_without_error(
     wanted = settings(
         state_dir, model=model, firmware=firmware, batteries=batteries, start="2026-06-21T15:20", inverters=10
     )
-    with simulated(wanted) as simulator:
+    with Simulator(wanted) as simulator:
         data = asyncio.run(read_with_pyenphase(simulator))
 
         assert data.system_production is not None
@@ -177,10 +177,10 @@ def test_every_recording_is_read_by_pyenphase(state_dir: Path, name: str) -> Non
 
 def read_folder_with_pyenphase(folder: Path, state_dir: Path) -> EnvoyData:
     """Return what pyenphase reads of a folder's responses, and check that they are served as they are."""
-    with simulated(settings(state_dir, recording=folder)) as simulator:
+    with Simulator(settings(state_dir, recording=folder)) as simulator:
         data = asyncio.run(read_with_pyenphase(simulator))
 
-        served = simulator.ledger.served("envoy", "/api/v1/production")
+        served = simulator.request_log.served("envoy", "/api/v1/production")
         bodies = {answer["body"] for answer in served if answer["status"] == 200}
         assert bodies <= {(folder / "api_v1_production").read_text()}
         return data

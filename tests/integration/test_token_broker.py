@@ -52,7 +52,7 @@ def once(roof: Simulator, state: Path, **more: str) -> subprocess.CompletedProce
 
 def exchanges(roof: Simulator) -> int:
     """Return how many tokens Enlighten has handed out."""
-    return int(str(roof.ledger.counters()["exchanges"]))
+    return int(str(roof.request_log.counters()["exchanges"]))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_many_requests_at_once_make_one_exchange(token_broker: Program, listener
         wait_until(lambda: token_broker.output.count("is asked for: missing") == 20, "all are heard")
 
     assert exchanges(roof) == 1
-    assert roof.ledger.counters()["logins"] == 1
+    assert roof.request_log.counters()["logins"] == 1
 
 
 def test_the_retained_token_expires_when_the_token_does(
@@ -347,7 +347,7 @@ def test_processes_at_once_log_in_as_one(
             running.enter_context(program)
         codes = {program.process.wait(60) for program in programs}
 
-    tried = roof.ledger.served(server="enlighten", path="/login/login.json")
+    tried = roof.request_log.served(server="enlighten", path="/login/login.json")
     assert codes == {0 if handed_out else 1}
     assert len(tried) == log_ins
     assert exchanges(roof) == handed_out
@@ -385,7 +385,7 @@ def test_a_folder_that_cannot_be_used_is_told_in_a_line(roof: Simulator, tmp_pat
     assert ended.returncode == 2
     assert ended.stderr.startswith("bad setting STATE_DIR")
     assert len(ended.stderr.splitlines()) == 1
-    assert roof.ledger.counters()["logins"] == 0
+    assert roof.request_log.counters()["logins"] == 0
 
 
 def test_a_rejected_token_is_not_shown_again_but_exchanged_or_told(
@@ -563,7 +563,7 @@ def test_no_secret_is_in_any_log_status_or_crash(broker: Server, roof: Simulator
         said += ended.stdout + ended.stderr
 
     secrets = {"owner@example.com", "sunshine", "swordfish", "eyJ"}  # every JSON Web Token begins with the last
-    for answer in roof.ledger.served(server="enlighten"):
+    for answer in roof.request_log.served(server="enlighten"):
         secrets |= set(re.findall(r"[0-9a-f]{32}|eyJ[\w.-]+", str(answer["body"])))
     assert len(secrets) > 5
     assert {secret for secret in secrets if secret in said} == set()
@@ -575,7 +575,7 @@ def test_check_tries_each_connection_and_logs_in_nowhere(broker: Server, roof: S
 
     assert ended.returncode == 0
     assert [line.split()[0] for line in ended.stdout.splitlines()] == ["ok"] * 6
-    assert roof.ledger.counters()["logins"] == 0
+    assert roof.request_log.counters()["logins"] == 0
 
 
 def test_check_says_what_is_wrong_and_what_to_do(roof: Simulator, tmp_path: Path) -> None:
@@ -611,7 +611,7 @@ def test_check_tells_of_a_log_in_that_was_rejected(broker: Server, roof: Simulat
     assert ended.returncode == 1
     assert ended.stdout.startswith("FAILED  account: Enphase rejects the log-in")
     assert "Next attempt 20" in ended.stdout
-    assert roof.ledger.counters()["logins_refused"] == 3
+    assert roof.request_log.counters()["logins_refused"] == 3
 
 
 def test_check_finds_a_cloud_that_is_out_of_order(broker: Server, roof: Simulator, tmp_path: Path) -> None:
@@ -649,7 +649,7 @@ def test_a_setting_that_would_fail_later_fails_at_the_start(
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"bad setting {setting}")
     assert len(ended.stderr.splitlines()) == 1
-    assert roof.ledger.counters()["logins"] == 0
+    assert roof.request_log.counters()["logins"] == 0
 
 
 def test_a_token_by_hand_that_is_none_is_a_bad_setting(roof: Simulator, tmp_path: Path) -> None:

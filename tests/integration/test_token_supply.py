@@ -25,7 +25,7 @@ class Owner:
         self.state = state
         self.now = roof.clock.now()
         self.password = "sunshine"
-        roof.mint.clock = lambda: self.now
+        roof.token_issuer.clock = lambda: self.now
         self.start()
 
     def start(self) -> None:
@@ -63,12 +63,12 @@ class Owner:
 
     def counted(self, what: str) -> int:
         """Return how often Enlighten has seen something."""
-        return int(str(self.roof.ledger.counters()[what]))
+        return int(str(self.roof.request_log.counters()[what]))
 
     @property
     def log_ins(self) -> int:
         """How many log-ins were tried, with whatever outcome."""
-        return len(self.roof.ledger.served(server="enlighten", path="/login/login.json"))
+        return len(self.roof.request_log.served(server="enlighten", path="/login/login.json"))
 
 
 @pytest.fixture

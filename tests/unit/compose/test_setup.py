@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.compose.__main__ import ACCOUNTS, DEMO, SetupSettings, new_certificates, prepare
+from deploy.compose.__main__ import ACCOUNTS, DEMO_SETTINGS, SetupSettings, create_certificates, prepare
 from tests.conftest import Server
 from tests.faults.pipeline import mosquitto
 
@@ -85,7 +85,7 @@ def test_until_a_house_is_named_the_simulated_one_is_read(volumes: Path) -> None
     """Poller and token_broker find it among their secrets."""
     prepare(volumes, NOTHING_FILLED_IN)
 
-    for service, demo in DEMO.items():
+    for service, demo in DEMO_SETTINGS.items():
         assert demo.items() <= contents(volumes / service).items()
 
 
@@ -95,7 +95,7 @@ def test_nothing_of_the_demo_is_left_once_anything_of_a_house_is_named(volumes: 
     prepare(volumes, NOTHING_FILLED_IN)
     prepare(volumes, SetupSettings.model_validate({filled_in: "given"}))
 
-    for service, demo in DEMO.items():
+    for service, demo in DEMO_SETTINGS.items():
         assert not demo.keys() & contents(volumes / service).keys()
 
 
@@ -128,7 +128,7 @@ def test_certificates_are_good_for_no_other_name(volumes: Path) -> None:
 
 def handshake(volumes: Path, name: str) -> ssl.SSLError | None:
     """Return what a client has against the server."""
-    new_certificates(volumes, ("mosquitto", "pi.lan", "192.168.1.5"))
+    create_certificates(volumes, ("mosquitto", "pi.lan", "192.168.1.5"))
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(volumes / "mosquitto" / "server.crt", volumes / "mosquitto" / "server.key")
     client = ssl.create_default_context(cafile=str(volumes / "poller" / "ca.crt"))

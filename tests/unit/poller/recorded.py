@@ -11,9 +11,9 @@ from services.poller.envoy import Envoy
 from services.poller.identity import parse_info
 from services.poller.reader import GatewayReader
 from services.poller.settings import PollSettings
-from services.simulator.answer import Request
-from services.simulator.envoy_answers import envoy_answer
+from services.simulator.envoy_responses import envoy_response
 from services.simulator.recording import read_recording
+from services.simulator.response import Request
 from services.simulator.simulator import Simulator
 from shared.http import Response
 
@@ -73,7 +73,7 @@ def recorded_responses(folder: Path) -> Responses:
     recording = read_recording(folder)
     responses: Responses = {}
     for path in PATHS:
-        response = recording.answer(Request("GET", path))
+        response = recording.respond(Request("GET", path))
         responses[path] = (response.status, response.body)
     return responses
 
@@ -81,6 +81,6 @@ def recorded_responses(folder: Path) -> Responses:
 def simulated_responses(roof: Simulator) -> Responses:
     """Return the same of a simulated gateway, as it would respond now."""
     assert roof.gateway is not None
-    model, view = roof.gateway.model, roof.gateway.view()
-    served = {path: envoy_answer(model, view, path, "") for path in PATHS}
+    model, state = roof.gateway.model, roof.gateway.state()
+    served = {path: envoy_response(model, state, path, "") for path in PATHS}
     return {path: (int(response.status), response.body) for path, response in served.items()}

@@ -25,7 +25,7 @@ from services.poller.errors import (
 from services.poller.identity import Identity, Info
 from services.poller.session import Session, State
 from services.poller.settings import EnvoySettings
-from services.simulator.certificate import tls_context
+from services.simulator.keys import load_or_create_tls
 from tests.programs import HOST
 from tests.tokens import broker_token, unsigned_token
 
@@ -103,7 +103,7 @@ def serving(
 
     with Server((HOST, port), Handler) as server:
         if certificate is not None:
-            server.socket = tls_context(certificate, serial).wrap_socket(
+            server.socket = load_or_create_tls(certificate, serial).wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
         impostor.port = server.server_port

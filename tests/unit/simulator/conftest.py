@@ -10,7 +10,7 @@ import requests
 
 from services.simulator.control_client import ControlClient
 from services.simulator.settings import SimulatorSettings
-from services.simulator.simulator import Simulator, simulated
+from services.simulator.simulator import Simulator
 
 
 class Start(Protocol):
@@ -42,7 +42,7 @@ def start(state_dir: Path) -> Iterator[Start]:
                 "commissioned": "2026-06-01",
                 "start": "2026-06-21T12:00",
             }
-            return stack.enter_context(simulated(SimulatorSettings.model_validate(defaults | wanted)))
+            return stack.enter_context(Simulator(SimulatorSettings.model_validate(defaults | wanted)))
 
         yield start
 

@@ -112,7 +112,7 @@ def test_login_that_ends_without_a_session_has_its_known_shapes(
 ) -> None:
     """Status 200, and no session_id: second factor, blocked account, too many sessions."""
     simulator = start()
-    control(simulator).begin_fault(fault, count=1)
+    control(simulator).add_fault(fault, count=1)
     answer = log_in(simulator)
     assert (answer.status_code, answer.json()) == (200, body)
     assert ("login_otp_nonce" in answer.cookies) == (fault == "mfa")
@@ -123,8 +123,8 @@ def test_exchange_can_give_text_that_is_no_token(start: Start, control: Control)
     """Status 200 and an excuse; and the general faults work here too."""
     simulator = start()
     session = log_in(simulator).json()["session_id"]
-    control(simulator).begin_fault("not-a-jwt", count=1)
-    control(simulator).begin_fault("429", server="enlighten", path="/login", retry_after_s=120)
+    control(simulator).add_fault("not-a-jwt", count=1)
+    control(simulator).add_fault("429", server="enlighten", path="/login", retry_after_s=120)
     answer = exchange(simulator, session_id=session)
     assert (answer.status_code, answer.text.count(".")) == (200, 0)
     limited = log_in(simulator)

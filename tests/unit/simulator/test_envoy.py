@@ -16,15 +16,15 @@ import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 from requests.auth import HTTPDigestAuth
 
-from services.simulator import access
-from services.simulator.answer import Request
+from services.simulator import authentication
 from services.simulator.clock import Clock
 from services.simulator.control_client import ControlClient
-from services.simulator.digest import DigestCheck
-from services.simulator.envoy_answers import ADDRESSES, envoy_answer
+from services.simulator.digest import DigestVerifier
+from services.simulator.envoy_responses import ENDPOINTS, envoy_response
+from services.simulator.response import Request
 from services.simulator.settings import SimulatorSettings
 from services.simulator.simulator import Simulator, build_gateway
-from services.simulator.tokens import TokenMint
+from services.simulator.tokens import TokenIssuer
 
 Start = Callable[..., Simulator]
 Read = Callable[..., requests.Response]
@@ -59,7 +59,7 @@ def test_without_token_everything_else_is_the_401_page(start: Start, read: Read)
 def test_tokens_that_are_foreign_or_stale_are_refused(start: Start, read: Read) -> None:
     """A token counts if this Enlighten signed it for this gateway and it has not expired."""
     simulator = start()
-    other_mint = TokenMint(ec.generate_private_key(ec.SECP256R1()))
+    other_mint = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
     good = simulator.token()
     tampered = f"{good[:-8]}AAAAAAAA"
     bad = [
@@ -97,7 +97,9 @@ def test_session_cookie_alone_opens_for_ten_minutes_after_its_last_use(
     now = time.monotonic()
 
     def status_after(seconds: float) -> int:
-        monkeypatch.setattr(access, "time", type("Time", (), {"monotonic": staticmethod(lambda: now + seconds)}))
+        monkeypatch.setattr(
+            authentication, "time", type("Time", (), {"monotonic": staticmethod(lambda: now + seconds)})
+        )
         return read(simulator, READINGS, token=None, cookies=cookies).status_code
 
     assert [status_after(seconds) for seconds in (500, 1000, 1590, 2200)] == [200, 200, 200, 401]
@@ -124,7 +126,7 @@ def test_digest_with_an_old_nonce_is_stale_and_one_for_another_address_is_wrong(
     def md5(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()
 
-    def authorization(check: DigestCheck, uri: str) -> str:
+    def authorization(check: DigestVerifier, uri: str) -> str:
         challenge = check.challenge()
         realm, nonce = (re.search(rf'{name}="([^"]+)"', challenge)[1] for name in ("realm", "nonce"))  # type: ignore[index]
         proof = md5(f"{md5(f'envoy:{realm}:123456')}:{nonce}:00000001:c:auth:{md5(f'GET:{uri}')}")
@@ -133,12 +135,12 @@ def test_digest_with_an_old_nonce_is_stale_and_one_for_another_address_is_wrong(
             'qop=auth, nc=00000001, cnonce="c"'
         )
 
-    check, old = DigestCheck({"envoy": "123456"}), DigestCheck({"envoy": "123456"}, nonce_lifetime_s=0)
-    assert check.check("GET", "/a", authorization(check, "/a")) is True
-    assert check.check("GET", "/b", authorization(check, "/a")) is False
-    assert check.check("GET", "/a", authorization(old, "/a")) is False
-    assert check.check("GET", "/a", "Digest nonsense") is False
-    assert old.check("GET", "/a", authorization(old, "/a")) is None
+    check, old = DigestVerifier({"envoy": "123456"}), DigestVerifier({"envoy": "123456"}, nonce_lifetime_s=0)
+    assert check.verify("GET", "/a", authorization(check, "/a")) is True
+    assert check.verify("GET", "/b", authorization(check, "/a")) is False
+    assert check.verify("GET", "/a", authorization(old, "/a")) is False
+    assert check.verify("GET", "/a", "Digest nonsense") is False
+    assert old.verify("GET", "/a", authorization(old, "/a")) is None
     assert "stale=true" in old.challenge(stale=True)
 
 
@@ -290,8 +292,8 @@ def test_every_known_address_answers_json_on_every_model(batteries: int) -> None
         )
         with TemporaryDirectory() as folder:
             gateway = build_gateway(settings.model_copy(update={"state_dir": Path(folder)}), Clock(settings.start_time))
-            for path in ("/production", "/production.json", *ADDRESSES):
-                answer = envoy_answer(gateway.model, gateway.view(), path, "details=1")
+            for path in ("/production", "/production.json", *ENDPOINTS):
+                answer = envoy_response(gateway.model, gateway.state(), path, "details=1")
                 assert answer.status == 200, path
                 json.loads(answer.body)
 
@@ -382,7 +384,7 @@ def test_recorded_shapes_hold_as_json_numbers(start: Start, read: Read) -> None:
 
 def test_bearer_is_asked_of_a_request_without_headers() -> None:
     """The check itself stands on the request alone."""
-    mint = TokenMint(ec.generate_private_key(ec.SECP256R1()))
-    refusal = access.TokenAccess(mint, "1").refusal(Request("GET", "/home"))
-    assert refusal is not None
-    assert refusal.status == 401
+    issuer = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
+    rejection = authentication.TokenAuthentication(issuer, "1").authenticate(Request("GET", "/home"))
+    assert rejection is not None
+    assert rejection.status == 401

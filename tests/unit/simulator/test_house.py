@@ -13,7 +13,7 @@ from astral.sun import elevation
 from services.simulator.battery import Battery
 from services.simulator.day import Roof
 from services.simulator.house import House
-from services.simulator.inverters import REPORT_INTERVAL_S, Inverters, fit_inverters
+from services.simulator.inverters import REPORT_INTERVAL_S, Inverters, make_inverters
 from services.simulator.sun import Place, Sun
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -64,7 +64,7 @@ def test_counters_over_a_day_are_the_integral_of_the_power(house: House) -> None
     whole = house.at(MIDNIGHT + DAY_S).lifetime - before.lifetime
 
     assert whole.produced_wh == pytest.approx(made, rel=1e-4)
-    assert whole.drawn_wh == pytest.approx(drawn, rel=1e-2)
+    assert whole.standby_wh == pytest.approx(drawn, rel=1e-2)
     assert whole.load_wh == pytest.approx(used, rel=1e-4)
     assert whole.discharged_wh == pytest.approx(given, rel=1e-3, abs=0.1)
     assert whole.charged_wh == pytest.approx(taken, rel=1e-3, abs=0.1)
@@ -80,9 +80,9 @@ def test_what_goes_in_comes_out_at_every_moment(house: House) -> None:
         power, energy = moment.power, moment.lifetime
         assert power.load_w == pytest.approx(power.production_w + power.battery_w + sum(power.net_w), abs=1e-6)
         grid_wh = sum(energy.imported_wh) - sum(energy.exported_wh)
-        own_wh = energy.produced_wh - energy.drawn_wh + energy.discharged_wh - energy.charged_wh
+        own_wh = energy.produced_wh - energy.standby_wh + energy.discharged_wh - energy.charged_wh
         assert energy.load_wh == pytest.approx(own_wh + grid_wh, abs=1e-3)
-        assert energy.consumed_wh == pytest.approx(energy.produced_wh - energy.drawn_wh + grid_wh, abs=1e-6)
+        assert energy.consumed_wh == pytest.approx(energy.produced_wh - energy.standby_wh + grid_wh, abs=1e-6)
 
 
 def test_counters_never_move_backwards(house: House) -> None:
@@ -159,7 +159,7 @@ def test_summer_yields_more_than_winter_and_noon_more_than_morning(tmp_path: Pat
 def test_inverters_share_the_production_and_report_each_at_its_own_second(tmp_path: Path) -> None:
     """Reports come every five minutes by daylight, sum up to the production, and hold the evening's value at night."""
     house = House(ROOF, tmp_path)
-    fitted = fit_inverters("122098765432", ROOF.inverters)
+    fitted = make_inverters("122098765432", ROOF.inverters)
     inverters = Inverters(house, fitted)
     noon = MIDNIGHT + 13 * 3600
     reports = inverters.reports(noon)

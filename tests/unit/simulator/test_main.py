@@ -10,82 +10,173 @@ from pathlib import Path
 import pytest
 import requests
 
-from services.simulator.settings import BadSettings, SimulatorSettings, load_settings
+from services.simulator.__main__ import parse_options
+from services.simulator.settings import CommandSettings, SimulatorSettings
 from services.simulator.simulator import Simulator
+from shared.settings import load
+from tests.programs import ROOT, clean_environment
 
-ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "services.simulator"]
 
 
-def test_options_and_variables_have_the_same_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIMULATOR_SPEED is --speed, and the option wins."""
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the simulator until it exits, without a developer's settings."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def load_settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CommandSettings]:
+    """Return what loads the settings with options of the command line."""
+
+    def load_settings(*arguments: str) -> CommandSettings:
+        monkeypatch.setattr(sys, "argv", ["simulator", *arguments])
+        return load(CommandSettings, parse_options())
+
+    return load_settings
+
+
+def test_options_have_the_names_of_variables_and_take_precedence(
+    load_settings: Callable[..., CommandSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIMULATOR_SPEED is --speed, LOG_LEVEL is --log-level; an empty variable is no setting."""
     monkeypatch.setenv("SIMULATOR_SPEED", "60")
     monkeypatch.setenv("SIMULATOR_INVERTERS", "20")
     monkeypatch.setenv("SIMULATOR_BATTERIES", "")
     monkeypatch.setenv("LOG_LEVEL", "DEBUG")
-    settings = load_settings(["--speed", "3600", "--fault", "503:count=2", "--fault", "slow", "--no-auth"])
-    assert (settings.speed, settings.inverters, settings.batteries) == (3600, 20, 0)
-    assert (settings.fault, settings.auth, settings.log_level) == (["503:count=2", "slow"], False, "DEBUG")
+    arguments = ("--speed", "3600", "--fault", "503:count=2", "--fault", "slow", "--no-auth", "--log-format", "json")
+
+    settings = load_settings(*arguments)
+
+    simulated = settings.simulator
+    assert (simulated.speed, simulated.inverters, simulated.batteries) == (3600, 20, 0)
+    assert (simulated.fault, simulated.auth) == (("503:count=2", "slow"), False)
+    assert (settings.log.level, settings.log.format) == ("DEBUG", "json")
 
 
-def test_start_is_the_houses_own_time_unless_it_says_otherwise() -> None:
-    """06:00 in summer is four o'clock universal time in central Europe."""
-    assert load_settings(["--start", "2026-06-21T06:00"]).start_time == 1782014400
-    assert load_settings(["--start", "2026-06-21T06:00+00:00"]).start_time == 1782014400 + 7200
-    assert load_settings([]).start_time is None
+def test_faults_can_be_a_variable(
+    load_settings: Callable[..., CommandSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIMULATOR_FAULT is a JSON list."""
+    monkeypatch.setenv("SIMULATOR_FAULT", '["503:count=2", "slow"]')
+
+    assert load_settings().simulator.fault == ("503:count=2", "slow")
+
+
+def test_start_without_an_offset_is_local_time_of_the_house() -> None:
+    """06:00 in summer is 04:00 UTC in central Europe."""
+    assert SimulatorSettings.model_validate({"start": "2026-06-21T06:00"}).start_time == 1782014400
+    assert SimulatorSettings.model_validate({"start": "2026-06-21T06:00+00:00"}).start_time == 1782014400 + 7200
+    assert SimulatorSettings().start_time is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--speed", "0"], "speed: "),
-        (["--fault", "nonsense"], "fault: there is no fault 'nonsense'"),
-        (["--serial", "12"], "serial: "),
-        (["--timezone", "Mars/Olympus"], "timezone: this system knows no 'Mars/Olympus'"),
-        (["--start", "2020-01-01"], "start: before the house was commissioned on 2026-01-01"),
-        (["--commissioned", "2199-01-01"], "start: before the house was commissioned on 2199-01-01"),
-        (["--recording", "/nowhere"], "recording: there is no folder /nowhere"),
-        (["--nonsense"], "--nonsense"),
-        (["--model", "diesel"], "model: "),
+        (["--speed", "0"], "SIMULATOR_SPEED: "),
+        (["--fault", "nonsense"], "SIMULATOR_FAULT: unknown fault 'nonsense'"),
+        (["--serial", "12"], "SIMULATOR_SERIAL: "),
+        (["--timezone", "Mars/Olympus"], "SIMULATOR_TIMEZONE: unknown time zone 'Mars/Olympus'"),
+        (["--start", "2020-01-01"], "SIMULATOR_START: before the house was commissioned on 2026-01-01"),
+        (["--commissioned", "2199-01-01"], "SIMULATOR_START: before the house was commissioned on 2199-01-01"),
+        (["--recording", "/nowhere"], "SIMULATOR_RECORDING: "),
+        (["--model", "diesel"], "SIMULATOR_MODEL: "),
+        (["--log-level", "LOUD"], "LOG_LEVEL: "),
     ],
 )
-def test_bad_setting_is_told_in_one_line(arguments: list[str], told: str) -> None:
-    """Each line names the setting and says what is wrong with it."""
-    with pytest.raises(BadSettings) as refused:
-        load_settings(arguments)
-    (line,) = refused.value.lines
-    assert told in line
-    assert "\n" not in line
+def test_an_invalid_setting_is_one_line_and_exit_code_2(
+    load_settings: Callable[..., CommandSettings],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """The line has the name of the setting and what is wrong with it."""
+    with pytest.raises(SystemExit) as ended:
+        load_settings(*arguments)
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bad setting {message}")
+    assert ended.value.code == 2
 
 
-def test_program_with_bad_settings_touches_nothing_and_exits_2(tmp_path: Path) -> None:
-    """Two bad settings, two lines, no state folder."""
+def test_an_unknown_variable_is_an_error(
+    load_settings: Callable[..., CommandSettings],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A misspelled variable is not ignored."""
+    monkeypatch.setenv("SIMULATOR_SPED", "60")
+
+    with pytest.raises(SystemExit):
+        load_settings()
+
+    assert capsys.readouterr().err == "bad setting SIMULATOR_SPED: no such setting\n"
+
+
+def test_with_invalid_settings_nothing_is_written(tmp_path: Path) -> None:
+    """Two invalid settings are two lines, exit code 2 and no state folder."""
     state = tmp_path / "state"
-    arguments = ["--state-dir", str(state), "--speed", "x", "--inverters", "-1"]
-    ended = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+    ended = run("--state-dir", str(state), "--speed", "x", "--inverters", "-1")
+
+    names = [line.split(":")[0] for line in ended.stderr.splitlines()]
+    assert names == ["bad setting SIMULATOR_INVERTERS", "bad setting SIMULATOR_SPEED"]
     assert ended.returncode == 2
-    assert [line.split(":")[0] for line in ended.stderr.splitlines()] == ["bad setting inverters", "bad setting speed"]
     assert not state.exists()
 
 
-def test_help_names_every_setting_its_variable_and_its_default() -> None:
+def test_an_unknown_option_is_an_error() -> None:
+    """The last line names the option."""
+    ended = run("--nonsense")
+
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].endswith("unrecognized arguments: --nonsense")
+
+
+def test_help_lists_every_setting_with_its_variable_and_default() -> None:
     """--help is the table of settings."""
-    ended = subprocess.run([*COMMAND, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
-    told = " ".join(ended.stdout.split())
+    text = " ".join(run("--help").stdout.split())
+
     for name in SimulatorSettings.model_fields:
-        variable = name if name.startswith("log_") else f"SIMULATOR_{name}"
-        assert f"--{name.replace('_', '-')}" in told
-        assert f"[env: {variable.upper()}]" in told.replace("[env: log", "[env: LOG").replace(
-            "_level]", "_LEVEL]"
-        ).replace("_format]", "_FORMAT]")
-    assert "(default: sunshine)" in told
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"(SIMULATOR_{name.upper()})" in text
+    assert "--log-level" in text
+    assert "[sunshine]" in text
+    assert "metered-single, metered-split, metered-three, unmetered" in text
 
 
-def test_program_tells_its_urls_answers_and_stops_on_a_signal(tmp_path: Path) -> None:
-    """One line for each URL, chosen ports included; SIGTERM ends it with exit code 0."""
+def test_help_loads_no_library_of_the_simulation() -> None:
+    """--help is quick, and works without the packages of the extra."""
+    libraries = ("astral", "cryptography", "jwt", "requests")
+    script = (
+        "import runpy, sys; sys.argv = ['simulator', '--help']\n"
+        "try: runpy.run_module('services.simulator', run_name='__main__')\n"
+        f"finally: print([name for name in {libraries} if name in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ended.stderr.strip() == "[]"
+
+
+def test_the_program_prints_its_urls_and_stops_on_a_signal(tmp_path: Path) -> None:
+    """One line for each URL, with the port that was chosen; SIGTERM ends it with exit code 0."""
     arguments = ["--envoy-port", "0", "--enlighten-port", "0", "--control-port", "0", "--state-dir", str(tmp_path)]
     with subprocess.Popen(
-        [*COMMAND, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as program:
         try:
             assert program.stdout is not None
@@ -100,10 +191,11 @@ def test_program_tells_its_urls_answers_and_stops_on_a_signal(tmp_path: Path) ->
             program.kill()
 
 
-def test_port_that_is_taken_is_told_with_its_setting(start: Callable[..., Simulator], tmp_path: Path) -> None:
-    """The program says which port, which setting, and exits 1."""
-    taken = start().control_url.rpartition(":")[2]
-    arguments = ["--envoy-port", "0", "--enlighten-port", "0", "--control-port", taken, "--state-dir", str(tmp_path)]
-    ended = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+def test_a_port_in_use_is_reported_with_its_setting(start: Callable[..., Simulator], tmp_path: Path) -> None:
+    """The message has the port and the setting; the exit code is 1."""
+    port = start().control_url.rpartition(":")[2]
+
+    ended = run("--envoy-port", "0", "--enlighten-port", "0", "--control-port", port, "--state-dir", str(tmp_path))
+
     assert ended.returncode == 1
-    assert f"127.0.0.1:{taken} (--control-port, SIMULATOR_CONTROL_PORT)" in ended.stderr
+    assert f"127.0.0.1:{port} (--control-port, SIMULATOR_CONTROL_PORT)" in ended.stderr

@@ -8,7 +8,7 @@ import pytest
 import requests
 from requests.auth import HTTPDigestAuth
 
-from services.simulator.recording import BadRecording, read_recording
+from services.simulator.recording import InvalidRecording, read_recording
 from services.simulator.simulator import Simulator
 
 Start = Callable[..., Simulator]
@@ -71,13 +71,13 @@ def test_folder_that_is_no_recording_is_refused_in_words(tmp_path: Path) -> None
     """The message names the file that is at fault."""
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BadRecording, match="no file named info"):
+    with pytest.raises(InvalidRecording, match="no file named info"):
         read_recording(empty)
     record(empty, "info", "<html>")
-    with pytest.raises(BadRecording, match="no serial number"):
+    with pytest.raises(InvalidRecording, match="no serial number"):
         read_recording(empty)
     (empty / "info_log.json").write_text("[]")
-    with pytest.raises(BadRecording, match="info_log"):
+    with pytest.raises(InvalidRecording, match="info_log"):
         read_recording(empty)
-    with pytest.raises(BadRecording, match="cannot be read"):
+    with pytest.raises(InvalidRecording, match="cannot be read"):
         read_recording(tmp_path / "missing")

@@ -1,1 +1,1 @@
-"""A pretend Envoy and Enlighten log-in, for trying things out and for tests."""
+"""A simulated Envoy and Enlighten log-in, for demos and tests."""

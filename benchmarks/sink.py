@@ -1,8 +1,8 @@
-"""How fast readings go through a real Mosquitto and carbon_sink into a real Carbon.
+"""How many readings per second go through a real broker and carbon_sink into a real Carbon.
 
-``python -m benchmarks.sink [readings]`` starts all three on ports of their own, publishes a burst of readings with
-QoS 1, waits until the last one is in its Whisper file, and prints readings and points per second, and what each
-program took of processor and memory.
+``python -m benchmarks.sink [readings]`` starts all three on free ports, publishes a burst of readings with QoS 1,
+waits until the last one is in its Whisper file, and prints readings and points per second, and the CPU time and memory
+of each program.
 """
 
 import os
@@ -23,12 +23,12 @@ from tests.programs import HOST, Program, free_port, listening, wait_until
 
 SERIALS = 20
 STEP_S = 10
-SETTLE_S = 120.0
-POINTS_A_READING = len(Grid.model_fields) - 1
+STORED_DEADLINE_S = 120.0
+POINTS_PER_READING = len(Grid.model_fields) - 1
 
 
 def main() -> None:
-    """Run the benchmark and print its figures."""
+    """Run the benchmark and print its results."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         state = Path(folder)
@@ -51,17 +51,17 @@ def main() -> None:
         started = time.monotonic()
         publish(publisher, count)
         published_s = time.monotonic() - started
-        wait_until(lambda: all_stored(state / "graphite" / "whisper", count), "the last readings", SETTLE_S)
+        wait_until(lambda: all_stored(state / "graphite" / "whisper", count), "the last readings", STORED_DEADLINE_S)
         stored_s = time.monotonic() - started
 
-        print(f"{count} readings, {count * POINTS_A_READING} points, {SERIALS} gateways; {os.cpu_count()} cores")
-        print(f"handed to the MQTT client in {published_s:.2f} s, all stored after {stored_s:.2f} s:")
-        print(f"{count / stored_s:,.0f} readings/s, {count * POINTS_A_READING / stored_s:,.0f} points/s")
+        print(f"{count} readings, {count * POINTS_PER_READING} points, {SERIALS} gateways; {os.cpu_count()} cores")
+        print(f"queued in the MQTT client after {published_s:.2f} s, all stored after {stored_s:.2f} s:")
+        print(f"{count / stored_s:,.0f} readings/s, {count * POINTS_PER_READING / stored_s:,.0f} points/s")
         for module, program in programs.items():
             used_s = cpu_s(program) - before[module]
-            print(f"{module:<22} {1e6 * used_s / count:6.0f} µs CPU a reading, {memory_mb(program):5.1f} MB")
+            print(f"{module:<22} {1e6 * used_s / count:6.0f} µs CPU per reading, {memory_mb(program):5.1f} MB")
         own_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-        print(f"{'this publisher':<22} {1e6 * own_s / count:6.0f} µs CPU a reading")
+        print(f"{'this publisher':<22} {1e6 * own_s / count:6.0f} µs CPU per reading")
 
 
 def publish(publisher: Connection, count: int) -> None:
@@ -82,7 +82,7 @@ def publish(publisher: Connection, count: int) -> None:
 
 
 def serial(gateway: int) -> str:
-    """Return a made-up serial number."""
+    """Return a serial number."""
     return f"1220000000{gateway:02d}"
 
 
@@ -106,7 +106,7 @@ def cpu_s(program: Program) -> float:
 
 
 def memory_mb(program: Program) -> float:
-    """Return the most memory that a program has held, in MB."""
+    """Return the maximum resident memory of a program, in MB."""
     lines = Path(f"/proc/{program.process.pid}/status").read_text().splitlines()
     peak_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     return peak_kb / 1000

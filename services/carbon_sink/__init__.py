@@ -1,1 +1,1 @@
-"""Subscribes to the readings and writes them to Carbon, in batches, acknowledged once Carbon has read them."""
+"""Subscribes to all readings and writes them to Carbon in batches."""

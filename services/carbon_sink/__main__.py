@@ -1,77 +1,90 @@
-"""Start carbon_sink: ``python -m services.carbon_sink``."""
+"""Start carbon_sink: ``python -m services.carbon_sink``.
+
+Libraries are imported where they are needed, so that ``--health`` and ``--help`` do not load paho.
+"""
 
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from pathlib import Path
 
-from services.carbon_sink.carbon import Carbon, Store
-from services.carbon_sink.dead_letters import DeadLetters
-from services.carbon_sink.points import Point
-from services.carbon_sink.service import CarbonSink
 from services.carbon_sink.settings import CarbonSinkSettings
 from shared import lifecycle, logs
 from shared.checks import report
 from shared.health import Health, check_health
-from shared.mqtt import Connection, Subscription
 from shared.settings import command_line, load
 from shared.topics import Topics
 
-WHAT_IT_DOES = "Subscribe to the readings of all gateways and write them to Carbon."
+DESCRIPTION = "Subscribe to the readings of all gateways and write them to Carbon."
 
 
 def main() -> int:
-    """Run the service; return the exit code."""
-    parser = command_line("carbon_sink", WHAT_IT_DOES, CarbonSinkSettings)
+    """Run the service, or do the one thing that the command line requests; return the exit code."""
+    parser = command_line("carbon_sink", DESCRIPTION, CarbonSinkSettings)
     parser.add_argument(
-        "--dry-run", action="store_true", help="print 'path value timestamp' lines instead of writing to Carbon"
+        "--dry-run", action="store_true", help="print 'path value timestamp' lines and write nothing to Carbon"
     )
     arguments = parser.parse_args()
     settings = load(CarbonSinkSettings)
     logs.configure(settings.log.level, settings.log.format)
     lifecycle.restrict_new_files()
-    folder = settings.state_dir / "carbon_sink"
-    health_file = folder / "health"
+    state_dir = settings.state_dir / "carbon_sink"
     if arguments.health:
-        return report([check_health(health_file, time.time())])
-    stop = lifecycle.stop_on_signals()
-    dead_letters = DeadLetters(folder / "dead-letters.jsonl")
-    filters = Topics(settings.mqtt.base_topic).all_readings()
+        return report([check_health(state_dir / "health", time.time())])
     if arguments.dry_run:
-        # A client id of its own, and no session: the readings of a sink that runs beside it stay that one's.
-        probe = settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"})
-        connection = Connection(probe, stop=stop, subscriptions=map(Subscription, filters), persistent_session=False)
-        store: Store = StandardOutput()
-        health = Health(folder / f"health-{probe.client_id}")
-    else:
-        connection = Connection(
-            settings.mqtt,
-            stop=stop,
-            subscriptions=[Subscription(filter_, retained_at_every_connect=False) for filter_ in filters],
-            # With the broker's own limit of 20 a batch would never fill.
-            receive_maximum=2 * settings.carbon.batch_size,
-        )
-        store = Carbon(settings.carbon.addresses)
-        health = Health(health_file)
-    CarbonSink(connection, store, settings.carbon, dead_letters, health).run(stop)
+        return run_dry(settings)
+    return run_service(settings, state_dir)
+
+
+def run_service(settings: CarbonSinkSettings, state_dir: Path) -> int:
+    """Write readings to Carbon until a signal comes; return the exit code."""
+    from services.carbon_sink.carbon import Carbon
+    from services.carbon_sink.dead_letters import DeadLetters
+    from services.carbon_sink.service import CarbonSink
+    from shared.mqtt import Connection, Subscription
+
+    stop = lifecycle.stop_on_signals()
+    connection = Connection(
+        settings.mqtt,
+        stop=stop,
+        subscriptions=[
+            Subscription(topic_filter, retained_at_every_connect=False)
+            for topic_filter in Topics(settings.mqtt.base_topic).all_readings()
+        ],
+        # With Mosquitto's own limit of 20 unacknowledged messages a batch would never fill.
+        receive_maximum=2 * settings.carbon.batch_size,
+    )
+    CarbonSink(
+        connection,
+        Carbon(settings.carbon.addresses),
+        settings.carbon,
+        DeadLetters(state_dir / "dead-letters.jsonl"),
+        Health(state_dir / "health"),
+    ).run(stop)
     return connection.exit_code
 
 
-class StandardOutput:
-    """Takes points as Carbon does, and prints them as its plaintext lines."""
+def run_dry(settings: CarbonSinkSettings) -> int:
+    """Print points until a signal comes; return the exit code."""
+    from services.carbon_sink.dead_letters import DeadLetters
+    from services.carbon_sink.dry_run import StandardOutput
+    from services.carbon_sink.service import CarbonSink
+    from shared.mqtt import Connection, Subscription
 
-    def write(self, points: Sequence[Point]) -> None:
-        """Print points at once."""
-        for point in points:
-            print(point.path, point.value, point.timestamp)
-        sys.stdout.flush()
-
-    def uninterrupted(self) -> bool:
-        """Return that what is printed is printed."""
-        return True
-
-    def close(self) -> None:
-        """Leave standard output open."""
+    stop = lifecycle.stop_on_signals()
+    connection = Connection(
+        # With a client id of its own and no session it takes no reading from the service.
+        settings.mqtt.model_copy(update={"client_id": f"{settings.mqtt.client_id}-dry-run-{os.getpid()}"}),
+        stop=stop,
+        subscriptions=map(Subscription, Topics(settings.mqtt.base_topic).all_readings()),
+        persistent_session=False,
+    )
+    # Nor does it write into the service's files.
+    with tempfile.TemporaryDirectory() as folder:
+        dead_letters, health = DeadLetters(Path(folder, "dead-letters.jsonl")), Health(Path(folder, "health"))
+        CarbonSink(connection, StandardOutput(), settings.carbon, dead_letters, health).run(stop)
+    return connection.exit_code
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What Carbon has read and may not have written yet: kept until it must be on disk, sent again after any doubt.
+"""Batches that Carbon has read and may not have written yet: kept until they are on disk, to be resent if necessary.
 
-How old a batch is counts from when Carbon last read it, and only while Carbon is known to live: one that was read just
-before a long outage is as unsettled after it as it was before.
+A batch's age counts from when Carbon last read it, and it settles only while Carbon is known to run: after a long
+outage a batch that was read just before is still unsettled.
 """
 
 from collections import deque
@@ -14,24 +14,29 @@ from shared.messages import Receipt
 
 @dataclass(slots=True)
 class Batch:
-    """Points that were sent together, and the journal rows that they came from."""
+    """Points that are sent together, and the journal rows that they come from."""
 
     points: list[Point] = field(default_factory=list)
     rows: list[tuple[str, int]] = field(default_factory=list)
-    """Journal and sequence of each reading whose publisher keeps a journal."""
+    """Journal and row number of each reading whose publisher keeps a journal."""
 
     read_at: float = 0.0
-    """When Carbon last proved that it has read them, on the monotonic clock."""
+    """When Carbon last proved that it has read the points, on the monotonic clock."""
+
+    @property
+    def empty(self) -> bool:
+        """True without points and rows."""
+        return not self.points and not self.rows
 
 
 class Unsettled:
-    """The batches that Carbon may still forget, oldest first."""
+    """The batches that Carbon may still lose, oldest first."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._batches: deque[Batch] = deque()
         self.points = 0
-        """How many points are unsettled."""
+        """The number of points in all batches."""
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -40,17 +45,17 @@ class Unsettled:
         return iter(self._batches)
 
     def add(self, batch: Batch, now: float) -> None:
-        """Take in a batch that Carbon has just read."""
+        """Add a batch that Carbon has just read."""
         batch.read_at = now
         self._batches.append(batch)
         self.points += len(batch.points)
 
     def is_due(self, now: float) -> bool:
-        """Return whether a batch is old enough to be on disk."""
+        """Return whether the oldest batch must be on disk if Carbon was not interrupted."""
         return bool(self._batches) and now - self._batches[0].read_at >= self._settle_s
 
-    def settle(self, now: float) -> list[Batch]:
-        """Return the batches that are old enough to be on disk, and forget them; call it only while Carbon lives."""
+    def remove_due(self, now: float) -> list[Batch]:
+        """Remove and return the batches that must be on disk; call it only if Carbon was not interrupted."""
         settled = []
         while self.is_due(now):
             settled.append(self._batches.popleft())
@@ -59,16 +64,16 @@ class Unsettled:
 
 
 def receipts(batches: list[Batch]) -> list[Receipt]:
-    """Return a receipt for each journal whose rows the batches hold, its sequences as ranges."""
+    """Return one receipt for each journal in the batches."""
     by_journal: dict[str, list[int]] = {}
     for batch in batches:
-        for journal, sequence in batch.rows:
-            by_journal.setdefault(journal, []).append(sequence)
-    return [Receipt(journal=journal, sequences=ranges(sequences)) for journal, sequences in by_journal.items()]
+        for journal, row in batch.rows:
+            by_journal.setdefault(journal, []).append(row)
+    return [Receipt(journal=journal, sequences=ranges(rows)) for journal, rows in by_journal.items()]
 
 
 def ranges(numbers: list[int]) -> tuple[tuple[int, int], ...]:
-    """Return numbers as ranges, first and last both included, in order."""
+    """Return numbers as ascending ranges, first and last included."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
         if found and number == found[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Rows C4, C7, C8 and S4 of the fault matrix: what Carbon must be told, no room for it, and a Carbon that is slow."""
+"""Limits of Carbon: its configuration, a slow Carbon, and a full disk."""
 
 import threading
 import time
@@ -20,8 +20,8 @@ from tests.programs import HOST, Program, wait_until
 MANY = 1800
 
 
-def test_c4_c8_carbon_has_no_limit_at_which_it_drops_points_unsaid(tmp_path: Path) -> None:
-    """A full cache and too many new series are told to nobody who sends: neither limit may be reached."""
+def test_carbon_is_configured_without_limits_at_which_it_silently_drops_points(tmp_path: Path) -> None:
+    """It reports neither a full cache nor too many new series to the sender."""
     rules = ConfigParser()
     rules.optionxform = str  # type: ignore[assignment,method-assign]
     rules.read_string(carbon_configuration(2004, tmp_path))
@@ -31,10 +31,10 @@ def test_c4_c8_carbon_has_no_limit_at_which_it_drops_points_unsaid(tmp_path: Pat
     assert rules["cache"].getboolean("USE_FLOW_CONTROL")
 
 
-def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
+def test_a_slow_carbon_does_not_fill_the_memory_of_the_sink(
     broker: Server, carbon: Server, tmp_path: Path, publisher: Connection, sink: Program
 ) -> None:
-    """What Carbon does not take yet waits at the broker; all of it is stored in the end."""
+    """What Carbon does not read yet waits at the broker, and all of it is stored in the end."""
     sink.stop()
     with Proxy(carbon.port) as proxy:
         environment = {"MQTT_PORT": str(broker.port), "CARBON_HOST": f"{HOST}:{proxy.port}", "STATE_DIR": str(tmp_path)}
@@ -46,13 +46,13 @@ def test_s4_a_slow_carbon_fills_the_broker_and_not_the_sink(
             assert memory_mb(slow) < 100
             proxy.end_faults()
 
-            feed.all_is_stored()
+            feed.assert_everything_is_stored()
             assert memory_mb(slow) < 100
 
 
 @pytest.mark.root
-def test_c7_carbons_disk_is_full(tmp_path: Path) -> None:
-    """A series that has its room on disk loses nothing; a new one is begun once there is room, and nobody is told."""
+def test_a_full_disk_of_carbon_loses_no_point_of_an_existing_series(tmp_path: Path) -> None:
+    """Its file has its full size from the start; a new series is created once there is free space again."""
     (tmp_path / "graphite").mkdir()
     with small_disk(tmp_path / "graphite", 6000) as filler, running_pipeline(tmp_path) as pipeline:
         fill(filler)
@@ -65,15 +65,15 @@ def test_c7_carbons_disk_is_full(tmp_path: Path) -> None:
 
         pipeline.assert_everything_arrives()
 
-        def begun() -> bool:
+        def created() -> bool:
             publish(pipeline, power_w=2.0)
             return newcomer.exists() and newcomer.stat().st_size > 0
 
-        wait_until(begun, "the new series is begun")
+        wait_until(created, "the new series is created")
 
 
 def publish(pipeline: Pipeline, power_w: float) -> None:
-    """Publish a reading of a gateway that was never heard of before."""
+    """Publish a reading of a new gateway."""
     reading = Production(timestamp=int(time.time()), power_w=power_w, source="meter")
     settings = MqttSettings(host=HOST, port=pipeline.broker.port)
     with Connection(settings, stop=threading.Event(), persistent_session=False) as connection:

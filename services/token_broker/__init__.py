@@ -1,1 +1,1 @@
-"""Owns every credential: fetches tokens from Enphase's log-in, keeps them and publishes them to the poller."""
+"""Holds the Enphase account: fetches tokens, caches them on disk and publishes them to the poller."""

@@ -1,4 +1,4 @@
-"""What ``token_broker --check`` finds: the account, Enphase, the cache and the broker, without logging in."""
+"""``token_broker --check``: the account, Enphase, the cache and the broker, without logging in or writing."""
 
 import os
 import time
@@ -7,68 +7,80 @@ from http import HTTPStatus
 
 import requests
 
-from services.token_broker.logins import LoginRecord
+from services.token_broker.account import Account
+from services.token_broker.gateway_token import GatewayToken, format_time
 from services.token_broker.settings import TokenBrokerSettings
-from services.token_broker.supply import NO_ACCOUNT, Supply, utc
-from services.token_broker.tokens import Token, TokenCache
+from services.token_broker.supply import NO_ACCOUNT
+from services.token_broker.token_cache import TokenCache
 from shared.checks import CHECK_TIMEOUT_S, CheckResult
 from shared.http import BoundedSession, ExchangeFailed, exchange
 from shared.mqtt_check import check_broker
+from shared.tokens import InvalidToken, Token
 from shared.topics import Topics
 
 
 def run_checks(
-    settings: TokenBrokerSettings, cache: TokenCache, manual: Token | None, logins: LoginRecord | None
+    settings: TokenBrokerSettings, cache: TokenCache, manual: Token | None, account: Account | None
 ) -> Iterator[CheckResult]:
-    """Yield how each outside connection fares; nothing is spent on it, least of all a log-in."""
+    """Yield the result of each check; none logs in at Enphase or changes a file."""
     now = time.time()
     if manual is not None:
-        status = Supply(manual.serial, manual, float("inf")).status(now)
-        yield CheckResult(
-            manual.expires_at > now, "ENVOY_TOKEN", f"gateway {manual.serial}, {status and status.message}"
-        )
+        yield _check_manual_token(manual, now)
     else:
-        yield _account(logins, now)
+        yield _check_account(account, now)
         for url in (settings.enlighten.login_url, settings.enlighten.tokens_url):
-            yield _reachable(str(url))
+            yield _check_cloud(str(url))
         for serial in sorted({*settings.envoy.serial, *cache.serials()}):
-            token = cache.load(serial, now)
-            text = f"good for {token.days_left(now):g} days" if token else "none; --once fetches one"
-            yield CheckResult(token is not None or logins is not None, f"token of gateway {serial}", text)
-    yield _writable(cache)
-    topic = Topics(settings.mqtt.base_topic).token_status("0")
-    yield check_broker(settings.mqtt, topic)
+            yield _check_cached_token(cache, serial, now, can_fetch=account is not None)
+    yield _check_folder(cache)
+    # Nothing is retained for gateway 0, so the empty message changes nothing.
+    yield check_broker(settings.mqtt, Topics(settings.mqtt.base_topic).token_status("0"))
 
 
-def _account(logins: LoginRecord | None, now: float) -> CheckResult:
-    if logins is None:
+def _check_manual_token(token: Token, now: float) -> CheckResult:
+    status = GatewayToken(token.serial, fetch_at=float("inf"), token=token).status(now)
+    text = f"gateway {token.serial}, {status.message if status else 'no status'}"
+    return CheckResult(ok=token.expires_at > now, what="ENVOY_TOKEN", text=text)
+
+
+def _check_account(account: Account | None, now: float) -> CheckResult:
+    if account is None:
         return CheckResult(ok=False, what="account", text=NO_ACCOUNT)
-    if (again_at := logins.may_try_at(now)) > now:
-        _state, message = logins.last_refusal
-        return CheckResult(ok=False, what="account", text=f"{message}. Next attempt {utc(again_at)}")
-    return CheckResult(ok=True, what="account", text="e-mail and password are set; not tried")
+    if (next_attempt_at := account.next_attempt_at(now)) > now:
+        _state, message = account.last_refusal
+        text = f"{message}; next attempt at {format_time(next_attempt_at)}"
+        return CheckResult(ok=False, what="account", text=text)
+    return CheckResult(ok=True, what="account", text="e-mail and password are set; not checked with Enphase")
 
 
-def _reachable(url: str) -> CheckResult:
+def _check_cloud(url: str) -> CheckResult:
     host = url.split("/")[2]
     try:
-        answer = exchange(BoundedSession(), "GET", url, deadline_s=CHECK_TIMEOUT_S)
+        response = exchange(BoundedSession(), "GET", url, deadline_s=CHECK_TIMEOUT_S)
     except requests.exceptions.SSLError:
-        return CheckResult(
-            ok=False, what=host, text="does not prove who it is (TLS); is the clock right, is there a proxy?"
-        )
+        text = "its certificate is not valid; check the clock of this machine and whether a proxy intercepts TLS"
+        return CheckResult(ok=False, what=host, text=text)
     except ExchangeFailed as error:
-        return CheckResult(ok=False, what=host, text=f"{error}; is the internet reachable from here?")
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return CheckResult(
-            ok=False, what=host, text=f"is out of order (status {answer.status:d}); wait, it is tried again"
-        )
-    return CheckResult(ok=True, what=host, text=f"answers (status {answer.status:d})")
+        return CheckResult(ok=False, what=host, text=f"{error}; check the connection to the internet")
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        text = f"responds with status {response.status:d}; wait until Enphase is available again"
+        return CheckResult(ok=False, what=host, text=text)
+    return CheckResult(ok=True, what=host, text=f"responds (status {response.status:d})")
 
 
-def _writable(cache: TokenCache) -> CheckResult:
+def _check_cached_token(cache: TokenCache, serial: str, now: float, *, can_fetch: bool) -> CheckResult:
+    what = f"token of gateway {serial}"
+    try:
+        cached = cache.read(serial, now)
+    except InvalidToken as error:
+        return CheckResult(ok=can_fetch, what=what, text=f"{cache.path(serial)} is corrupt ({error}); run --once")
+    if cached is None:
+        return CheckResult(ok=can_fetch, what=what, text="none in the cache; run --once to fetch one")
+    return CheckResult(ok=True, what=what, text=f"valid for {cached.token.days_left(now):g} days")
+
+
+def _check_folder(cache: TokenCache) -> CheckResult:
     folder = next(path for path in (cache.folder, *cache.folder.parents) if path.exists())
-    ok = os.access(folder, os.W_OK)
-    return CheckResult(
-        ok, "cache", f"{cache.folder} {'can' if ok else 'cannot'} be written" + ("" if ok else "; set STATE_DIR")
-    )
+    if os.access(folder, os.W_OK):
+        return CheckResult(ok=True, what="cache", text=f"{cache.folder} is writable")
+    return CheckResult(ok=False, what="cache", text=f"{cache.folder} is not writable; set STATE_DIR")

@@ -2,11 +2,8 @@
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import Annotated
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, FilePath, HttpUrl, SecretStr
 from pydantic_settings import NoDecode
 
@@ -15,17 +12,17 @@ from shared.settings import MqttSettings, Section, ServiceSettings
 
 LOGIN_URL = HttpUrl("https://enlighten.enphaseenergy.com/login/login.json")
 TOKENS_URL = HttpUrl("https://entrez.enphaseenergy.com/tokens")
-"""Both as pyenphase uses them (pyenphase/pyenphase, src/pyenphase/auth.py)."""
+"""The URLs that pyenphase uses (pyenphase/pyenphase, src/pyenphase/auth.py)."""
 
 
 def _safe_for_a_password(url: HttpUrl) -> HttpUrl:
-    if url.scheme != "https" and not _is_near(url.host or ""):
-        raise ValueError("must be https: a password is sent there")
+    if url.scheme != "https" and not _is_local(url.host or ""):
+        raise ValueError("must be https, because a password is sent there")
     return url
 
 
-def _is_near(host: str) -> bool:
-    """Return whether a host is this machine, or a container beside us, whose name has no dot."""
+def _is_local(host: str) -> bool:
+    """Return whether a host is this machine, or a container on the same network, whose name has no dot."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -36,15 +33,6 @@ def _split(serials: object) -> object:
     return tuple(filter(None, re.split(r"[\s,]+", serials))) if isinstance(serials, str) else serials
 
 
-def _is_public_key(file: Path) -> Path:
-    if not isinstance(load_pem_public_key(file.read_bytes()), EllipticCurvePublicKey):
-        raise ValueError(  # noqa: TRY004 - pydantic tells of a ValueError
-            "must hold the public key of an elliptic curve, which ES256 uses"
-        )
-    return file
-
-
-PublicKeyFile = Annotated[FilePath, AfterValidator(_is_public_key)]
 EnphaseUrl = Annotated[HttpUrl, AfterValidator(_safe_for_a_password)]
 Serials = Annotated[tuple[Serial, ...], NoDecode, BeforeValidator(_split)]
 
@@ -52,26 +40,26 @@ Serials = Annotated[tuple[Serial, ...], NoDecode, BeforeValidator(_split)]
 class EnlightenSettings(Section):
     """The account at Enphase."""
 
-    email: str | None = Field(None, description="the account at Enphase's Enlighten")
-    password: SecretStr | None = Field(None, description="its password")
-    login_url: EnphaseUrl = Field(LOGIN_URL, description="where one logs in")
-    tokens_url: EnphaseUrl = Field(TOKENS_URL, description="where tokens are handed out")
-    public_key_file: PublicKeyFile | None = Field(
-        None, description="Enphase's public key (PEM), to check signatures with"
+    email: str | None = Field(None, description="e-mail address of the Enlighten account")
+    password: SecretStr | None = Field(None, description="password of the Enlighten account")
+    login_url: EnphaseUrl = Field(LOGIN_URL, description="URL of the log-in")
+    tokens_url: EnphaseUrl = Field(TOKENS_URL, description="URL that issues tokens")
+    public_key_file: FilePath | None = Field(
+        None, description="Enphase's public key (PEM), to check the signatures of tokens with"
     )
 
 
 class EnvoySettings(Section):
-    """The gateways that tokens are for; the poller reads more settings of this name."""
+    """The gateways that tokens are for; the poller has more settings with this prefix."""
 
     model_config = ConfigDict(extra="ignore")
 
-    serial: Serials = Field((), description="serial numbers, commas between; learnt from pollers if not given")
-    token: SecretStr | None = Field(None, description="a token fetched by hand; nothing is asked of Enphase then")
+    serial: Serials = Field((), description="serial numbers, separated by commas; if unset, those that pollers request")
+    token: SecretStr | None = Field(None, description="a token fetched manually, which replaces the account")
 
 
 class TokenBrokerSettings(ServiceSettings):
-    """What token_broker can be told."""
+    """All settings of token_broker."""
 
     mqtt: MqttSettings = MqttSettings(client_id="token-broker")
     enlighten: EnlightenSettings = EnlightenSettings()

@@ -1,4 +1,4 @@
-"""What is made of answers that Enphase gave somebody once, or may give tomorrow: raw bytes from a real socket."""
+"""Responses that Enphase has sent to someone, or may send one day, as raw bytes from a real socket."""
 
 import gzip
 import json
@@ -21,36 +21,37 @@ from pydantic import SecretStr
 
 from services.simulator.simulator import Simulator
 from services.token_broker import enlighten as enlighten_module
+from services.token_broker.account import Account
 from services.token_broker.enlighten import (
     AccountBlocked,
     CloudUnreachable,
     CredentialsRejected,
     Enlighten,
     EnlightenError,
-    LoginNotUnderstood,
     LoginRejected,
     MfaRequired,
-    ResponseNotUnderstood,
-    SerialRefused,
     Throttled,
+    TokenRefused,
     TooManySessions,
+    UnexpectedLoginResponse,
+    UnexpectedResponse,
 )
 from services.token_broker.logins import LoginRecord
 from services.token_broker.supply import TokenSupply
-from services.token_broker.tokens import TokenCache
+from services.token_broker.token_cache import TokenCache
 from tests.programs import HOST
 
 SERIAL = "122012345678"
 KEY = ec.generate_private_key(ec.SECP256R1())
 HOUR_S, DAY_S = 3600, 86_400
 
-Reply = bytes | Callable[[socket.socket], None]
+Response = bytes | Callable[[socket.socket], None]
 
 
-def answer(status: str, body: bytes | str | dict[str, object] = b"", *headers: str) -> bytes:
-    """Return an answer as it goes over the wire; a dict is sent as JSON."""
-    whole = json.dumps(body) if isinstance(body, dict) else body
-    content = whole.encode() if isinstance(whole, str) else whole
+def response(status: str, body: bytes | str | dict[str, object] = b"", *headers: str) -> bytes:
+    """Return the bytes of a response; a dict is sent as JSON."""
+    text = json.dumps(body) if isinstance(body, dict) else body
+    content = text.encode() if isinstance(text, str) else text
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + content
 
@@ -63,40 +64,39 @@ def token(now: float, life_s: float = 365 * DAY_S, age_s: float = 0, **claims: o
 
 PAGE = "<!DOCTYPE html><html><body>Please wait, the queue is full</body></html>"
 SESSION_ID = "0123456789abcdef0123456789abcdef"
-SESSION = answer("200 OK", {"message": "success", "session_id": SESSION_ID, "manager_token": "eyJhbGciOiJFUzI1NiJ9"})
+SESSION = response("200 OK", {"message": "success", "session_id": SESSION_ID, "manager_token": "eyJhbGciOiJFUzI1NiJ9"})
 SECRETS = ("owner@example.com", "owner%40", "sunshine", SESSION_ID, "eyJ")
 
 
 class OddEnlighten(socketserver.ThreadingTCPServer):
-    """Answers a log-in and a token exchange with whatever bytes it is told to, and remembers what it was sent."""
+    """A server that responds to log-ins and token requests with given bytes, and keeps the requests."""
 
     allow_reuse_address = daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__((HOST, 0), _Exchange)
-        self.replies: dict[str, Reply] = {"/login": SESSION}
-        self.heard: list[tuple[str, bytes]] = []
+        self.responses: dict[str, Response] = {"/login": SESSION}
+        self.requests: list[tuple[str, bytes]] = []
 
     @property
     def account(self) -> Enlighten:
-        """An account here."""
+        """An account at this server."""
         return self.account_of("owner@example.com", "sunshine")
 
     def account_of(self, email: str, password: str) -> Enlighten:
-        """Return somebody's account here."""
+        """Return an account at this server."""
         url = f"http://{HOST}:{self.server_address[1]}"
         return Enlighten(f"{url}/login", f"{url}/tokens", email, SecretStr(password), pause=lambda _s: None)
 
     def supply(self, state: Path) -> TokenSupply:
         """Return the supply of a token_broker that starts now."""
-        account = self.account
-        return TokenSupply(
-            account, LoginRecord(state / "logins.json", account.email, account.password), TokenCache(state / "tokens")
-        )
+        enlighten = self.account
+        logins = LoginRecord(state / "logins.json", enlighten.email, enlighten.password)
+        return TokenSupply(Account(enlighten, logins), TokenCache(state / "tokens"))
 
     def count(self, path: str) -> int:
         """Return how many requests came for a path."""
-        return sum(asked == path for asked, _body in self.heard)
+        return sum(requested == path for requested, _body in self.requests)
 
 
 class _Exchange(socketserver.StreamRequestHandler):
@@ -108,13 +108,13 @@ class _Exchange(socketserver.StreamRequestHandler):
         while (line := self.rfile.readline().strip().lower()) != b"":
             if line.startswith(b"content-length:"):
                 length = int(line.partition(b":")[2])
-        self.server.heard.append((path, self.rfile.read(length)))
-        reply = self.server.replies[path]
+        self.server.requests.append((path, self.rfile.read(length)))
+        response = self.server.responses[path]
         with suppress(OSError):
-            if isinstance(reply, bytes):
-                self.wfile.write(reply)
+            if isinstance(response, bytes):
+                self.wfile.write(response)
             else:
-                reply(self.connection)
+                response(self.connection)
 
 
 @pytest.fixture
@@ -128,22 +128,22 @@ def odd() -> Iterator[OddEnlighten]:
         thread.join()
 
 
-def everything_said(error: BaseException) -> str:
-    """Return the traceback of an error with all that led to it, shown or not."""
-    said = "".join(traceback.format_exception(error))
+def full_traceback(error: BaseException) -> str:
+    """Return the traceback of an error with all of its causes and contexts, including suppressed ones."""
+    text = "".join(traceback.format_exception(error))
     for earlier in (error.__cause__, error.__context__):
-        said += everything_said(earlier) if earlier else ""
-    return said
+        text += full_traceback(earlier) if earlier else ""
+    return text
 
 
 def reset(connection: socket.socket) -> None:
-    """Break a connection off."""
+    """Reset a connection."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     connection.close()
 
 
 def drip(head: bytes) -> Callable[[socket.socket], None]:
-    """Return what sends a beginning, and then a byte now and then for ever."""
+    """Return a response that begins with some bytes and continues with one every 50 ms for ever."""
 
     def send(connection: socket.socket) -> None:
         connection.sendall(head)
@@ -155,89 +155,91 @@ def drip(head: bytes) -> Callable[[socket.socket], None]:
 
 
 @pytest.mark.parametrize(
-    ("reply", "error", "words"),
+    ("sent", "error", "words"),
     [
-        (answer("401 Unauthorized", {"message": "Invalid"}), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
-        (answer("401 Unauthorized"), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
-        (answer("401 Unauthorized", PAGE), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
-        (answer("200 OK", {"message": "Invalid email or password"}), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
-        (answer("200 OK", {"success": True, "isBlocked": False}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"requires_mfa": True}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("401 Unauthorized", {"requires_mfa": True}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"success": False, "isBlocked": True}), AccountBlocked, "unblock"),
-        (answer("403 Forbidden", {"message": "Invalid", "isBlocked": True}), AccountBlocked, "unblock"),
-        (answer("200 OK", {"message": "Too many active sessions"}), TooManySessions, "log out"),
-        (answer("403 Forbidden", {"message": "Too many active sessions"}), TooManySessions, "log out"),
-        (answer("429 Too Many Requests", {"message": "Too many requests"}), Throttled, "too often"),
-        (answer("406 Not Acceptable", PAGE), Throttled, "too often"),
-        (answer("200 OK", {"message": "success"}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"message": "success"}, "Set-Cookie: _enlighten_4_session=1"), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"message": "success", "session_id": ""}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"message": "success", "session_id": None}), MfaRequired, "ENVOY_TOKEN"),
-        (answer("200 OK", {"session_id": 17}), LoginNotUnderstood, "without a session"),
-        (answer("200 OK", {}), LoginNotUnderstood, "without a session"),
-        (answer("422 Unprocessable", {"errors": ["email"]}), LoginNotUnderstood, "status 422"),
-        (answer("200 OK", PAGE), CloudUnreachable, "page"),
-        (answer("200 OK"), CloudUnreachable, "page"),
-        (answer("200 OK", "[]"), CloudUnreachable, "page"),
-        (answer("200 OK", "[" * 100_000), CloudUnreachable, "page"),
-        (answer("503 Service Unavailable", PAGE), CloudUnreachable, "status 503"),
-        (answer("500 Internal Server Error", {"message": "Invalid"}), CloudUnreachable, "status 500"),
-        (answer("403 Forbidden", PAGE), ResponseNotUnderstood, "status 403"),
-        (answer("302 Found", "", "Location: http://127.0.0.1:1/login"), ResponseNotUnderstood, "status 302"),
-        (b"", CloudUnreachable, "cannot be reached"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", CloudUnreachable, "cannot be reached"),
-        (SESSION[:-9], CloudUnreachable, "cannot be reached"),
-        (reset, CloudUnreachable, "cannot be reached"),
-        (answer("200 OK", b"\x1f\x8bnonsense", "Content-Encoding: gzip"), CloudUnreachable, "cannot be reached"),
+        (response("401 Unauthorized", {"message": "Invalid"}), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
+        (response("401 Unauthorized"), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
+        (response("401 Unauthorized", PAGE), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
+        (response("200 OK", {"message": "Invalid email or password"}), CredentialsRejected, "ENLIGHTEN_PASSWORD"),
+        (response("200 OK", {"success": True, "isBlocked": False}), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"requires_mfa": True}), MfaRequired, "ENVOY_TOKEN"),
+        (response("401 Unauthorized", {"requires_mfa": True}), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"success": False, "isBlocked": True}), AccountBlocked, "unblock"),
+        (response("403 Forbidden", {"message": "Invalid", "isBlocked": True}), AccountBlocked, "unblock"),
+        (response("200 OK", {"message": "Too many active sessions"}), TooManySessions, "log out"),
+        (response("403 Forbidden", {"message": "Too many active sessions"}), TooManySessions, "log out"),
+        (response("429 Too Many Requests", {"message": "Too many requests"}), Throttled, "too many requests"),
+        (response("406 Not Acceptable", PAGE), Throttled, "too many requests"),
+        (response("200 OK", {"message": "success"}), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"message": "success"}, "Set-Cookie: _enlighten_4_session=1"), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"message": "success", "session_id": ""}), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"message": "success", "session_id": None}), MfaRequired, "ENVOY_TOKEN"),
+        (response("200 OK", {"session_id": 17}), UnexpectedLoginResponse, "without a session"),
+        (response("200 OK", {}), UnexpectedLoginResponse, "without a session"),
+        (response("422 Unprocessable", {"errors": ["email"]}), UnexpectedLoginResponse, "status 422"),
+        (response("200 OK", PAGE), CloudUnreachable, "page"),
+        (response("200 OK"), CloudUnreachable, "page"),
+        (response("200 OK", "[]"), CloudUnreachable, "page"),
+        (response("200 OK", "[" * 100_000), CloudUnreachable, "page"),
+        (response("503 Service Unavailable", PAGE), CloudUnreachable, "status 503"),
+        (response("500 Internal Server Error", {"message": "Invalid"}), CloudUnreachable, "status 500"),
+        (response("403 Forbidden", PAGE), UnexpectedResponse, "status 403"),
+        (response("302 Found", "", "Location: http://127.0.0.1:1/login"), UnexpectedResponse, "status 302"),
+        (b"", CloudUnreachable, "unreachable"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", CloudUnreachable, "unreachable"),
+        (SESSION[:-9], CloudUnreachable, "unreachable"),
+        (reset, CloudUnreachable, "unreachable"),
+        (response("200 OK", b"\x1f\x8bnonsense", "Content-Encoding: gzip"), CloudUnreachable, "unreachable"),
     ],
 )
-def test_a_log_in_that_gives_no_session_is_named(
-    reply: Reply, error: type[EnlightenError], words: str, odd: OddEnlighten
+def test_each_log_in_without_a_session_is_an_error_of_its_own(
+    sent: Response, error: type[EnlightenError], words: str, odd: OddEnlighten
 ) -> None:
-    """Each answer has its own error; what it means for the account decides the pace."""
-    odd.replies["/login"] = reply
+    """The error decides when the next attempt is allowed."""
+    odd.responses["/login"] = sent
 
     with pytest.raises(EnlightenError, match=words) as refused:
         odd.account.log_in()
 
     assert type(refused.value) is error
     assert odd.count("/login") == 1
-    assert [secret for secret in SECRETS if secret in everything_said(refused.value)] == []
+    assert [secret for secret in SECRETS if secret in full_traceback(refused.value)] == []
 
 
 @pytest.mark.parametrize(
-    ("reply", "error"),
+    ("sent", "error"),
     [
-        (answer("400 Bad Request", {"message": "Invalid"}), SerialRefused),
-        (answer("401 Unauthorized", PAGE), SerialRefused),
-        (answer("403 Forbidden", PAGE), SerialRefused),
-        (answer("404 Not Found", PAGE), SerialRefused),
-        (answer("406 Not Acceptable"), Throttled),
-        (answer("429 Too Many Requests"), Throttled),
-        (answer("200 OK", PAGE), CloudUnreachable),
-        (answer("302 Found", "", "Location: /login"), ResponseNotUnderstood),
-        (answer("502 Bad Gateway", PAGE), CloudUnreachable),
+        (response("400 Bad Request", {"message": "Invalid"}), TokenRefused),
+        (response("401 Unauthorized", PAGE), TokenRefused),
+        (response("403 Forbidden", PAGE), TokenRefused),
+        (response("404 Not Found", PAGE), TokenRefused),
+        (response("406 Not Acceptable"), Throttled),
+        (response("429 Too Many Requests"), Throttled),
+        (response("200 OK", PAGE), CloudUnreachable),
+        (response("302 Found", "", "Location: /login"), UnexpectedResponse),
+        (response("502 Bad Gateway", PAGE), CloudUnreachable),
     ],
 )
-def test_an_exchange_that_gives_no_token_is_named(reply: Reply, error: type[EnlightenError], odd: OddEnlighten) -> None:
-    """A refusal for this gateway is another thing than a cloud that is down."""
-    odd.replies["/tokens"] = reply
+def test_each_token_request_without_a_token_is_an_error_of_its_own(
+    sent: Response, error: type[EnlightenError], odd: OddEnlighten
+) -> None:
+    """A token refused for one gateway is not a cloud that is down."""
+    odd.responses["/tokens"] = sent
 
     with pytest.raises(EnlightenError) as refused:
-        odd.account.token(SecretStr(SESSION_ID), SERIAL)
+        odd.account.fetch_token(SecretStr(SESSION_ID), SERIAL, time.time())
 
     assert type(refused.value) is error
-    assert [secret for secret in SECRETS if secret in everything_said(refused.value)] == []
+    assert [secret for secret in SECRETS if secret in full_traceback(refused.value)] == []
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "403 Forbidden"])
-def test_a_refusal_in_the_first_moment_is_asked_again_once(status: str, odd: OddEnlighten) -> None:
-    """Enphase refuses a token right after the log-in at times."""
-    odd.replies["/tokens"] = answer(status)
+def test_a_token_that_is_refused_is_requested_once_more(status: str, odd: OddEnlighten) -> None:
+    """Enphase sometimes refuses a token right after the log-in."""
+    odd.responses["/tokens"] = response(status)
 
-    with pytest.raises(SerialRefused):
-        odd.account.token(SecretStr(SESSION_ID), SERIAL)
+    with pytest.raises(TokenRefused):
+        odd.account.fetch_token(SecretStr(SESSION_ID), SERIAL, time.time())
 
     assert odd.count("/tokens") == 2
 
@@ -253,18 +255,18 @@ def test_a_refusal_in_the_first_moment_is_asked_again_once(status: str, odd: Odd
         "'{}'\n",
     ],
 )
-def test_a_token_in_any_wrapping_is_taken(wrapped: str, odd: OddEnlighten, tmp_path: Path) -> None:
-    """Bare, with spaces around, in quotes, as JSON."""
+def test_a_token_is_read_in_each_format(wrapped: str, odd: OddEnlighten, tmp_path: Path) -> None:
+    """As plain text, with spaces or quotes around it, or in JSON."""
     now = time.time()
     text = token(now)
-    odd.replies["/tokens"] = answer("200 OK", wrapped.format(text))
+    odd.responses["/tokens"] = response("200 OK", wrapped.format(text))
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, now)
 
     supply.fetch_due(now)
 
     assert gateway.token is not None
-    assert gateway.token.text == text
+    assert gateway.token.token.get_secret_value() == text
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ def test_a_token_in_any_wrapping_is_taken(wrapped: str, odd: OddEnlighten, tmp_p
         jwt.encode({"aud": SERIAL, "iss": "Entrez", "exp": 4e9}, None, "none"),  # type: ignore[arg-type]  # no key
         jwt.encode({"aud": SERIAL, "iss": "Entrez", "exp": 4e9}, "k" * 32, "HS256"),
         token(1_900_000_000, aud="999999999999"),
-        token(1_900_000_000, aud=[SERIAL]),
+        token(1_900_000_000, aud=["999999999999"]),
         token(1_900_000_000, iss=None),
         token(1_900_000_000, exp=None),
         token(1_900_000_000, exp=True),
@@ -291,10 +293,10 @@ def test_a_token_in_any_wrapping_is_taken(wrapped: str, odd: OddEnlighten, tmp_p
         token(1_900_000_000, life_s=-1),
     ],
 )
-def test_what_is_not_the_token_is_not_kept(text: str, odd: OddEnlighten, tmp_path: Path) -> None:
-    """Nothing reaches the cache, the status says so, and no part of the answer is in it."""
+def test_a_response_that_is_not_the_token_is_not_cached(text: str, odd: OddEnlighten, tmp_path: Path) -> None:
+    """The status contains the reason, and no part of the response."""
     now = 1_900_000_000.0
-    odd.replies["/tokens"] = answer("200 OK", text)
+    odd.responses["/tokens"] = response("200 OK", text)
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, now)
 
@@ -303,7 +305,7 @@ def test_what_is_not_the_token_is_not_kept(text: str, odd: OddEnlighten, tmp_pat
     status = gateway.status(now)
     assert status is not None
     assert (status.state, gateway.token) == ("cloud_unreachable", None)
-    assert "handed out something that is not the token" in status.message
+    assert "without a valid token" in status.message
     assert len(text) < 5 or text not in status.message
     assert not (tmp_path / "tokens").exists()
 
@@ -311,20 +313,22 @@ def test_what_is_not_the_token_is_not_kept(text: str, odd: OddEnlighten, tmp_pat
 @pytest.mark.parametrize(
     "head", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"]
 )
-def test_a_cloud_that_drips_is_left_in_time(head: bytes, odd: OddEnlighten, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be it in the middle of the headers."""
-    monkeypatch.setattr(enlighten_module, "DEADLINE_S", 0.5)
-    odd.replies["/login"] = drip(head)
+def test_a_response_that_takes_too_long_times_out(
+    head: bytes, odd: OddEnlighten, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its headers, in them, or in its body."""
+    monkeypatch.setattr(enlighten_module, "REQUEST_TIMEOUT_S", 0.5)
+    odd.responses["/login"] = drip(head)
 
     with pytest.raises(CloudUnreachable, match=r"within 0\.5 s"):
         odd.account.log_in()
 
 
 @pytest.mark.parametrize("headers", [(), ("Content-Encoding: gzip",)])
-def test_an_answer_that_never_ends_fills_no_memory(headers: tuple[str, ...], odd: OddEnlighten) -> None:
-    """Plain or packed, it is refused beyond a size."""
+def test_a_response_that_is_too_large_is_not_read_to_its_end(headers: tuple[str, ...], odd: OddEnlighten) -> None:
+    """Compressed or not."""
     body = gzip.compress(bytes(100_000_000), 1) if headers else bytes(100_000_000)
-    odd.replies["/login"] = answer("200 OK", body, *headers)
+    odd.responses["/login"] = response("200 OK", body, *headers)
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     with pytest.raises(CloudUnreachable, match="more than 2000000 bytes"):
@@ -334,48 +338,48 @@ def test_an_answer_that_never_ends_fills_no_memory(headers: tuple[str, ...], odd
 
 
 @pytest.mark.parametrize("password", ["pass&word=1+1%20;#?", "grün é ☀ 日本", ' "quoted\\" ', "a\tb"])
-def test_a_password_arrives_as_it_was_given(password: str, odd: OddEnlighten) -> None:
-    """Whatever signs it holds."""
+def test_a_password_is_sent_unchanged(password: str, odd: OddEnlighten) -> None:
+    """Whatever characters it contains."""
     odd.account_of("owner+tag@exämple.com", password).log_in()
 
-    (_path, body), *_ = odd.heard
+    (_path, body), *_ = odd.requests
     assert parse_qs(body.decode()) == {"user[email]": ["owner+tag@exämple.com"], "user[password]": [password]}
 
 
-def test_a_redirect_takes_no_password_elsewhere(odd: OddEnlighten) -> None:
-    """Neither the log-in nor the session follows it."""
-    odd.replies["/login"] = answer("307 Temporary Redirect", "", "Location: /elsewhere")
+def test_a_redirect_is_not_followed_with_the_password(odd: OddEnlighten) -> None:
+    """It is an unexpected response."""
+    odd.responses["/login"] = response("307 Temporary Redirect", "", "Location: /elsewhere")
 
-    with pytest.raises(ResponseNotUnderstood):
+    with pytest.raises(UnexpectedResponse):
         odd.account.log_in()
 
     assert odd.count("/elsewhere") == 0
 
 
-def test_a_cloud_that_cannot_prove_who_it_is_hears_no_password(roof: Simulator) -> None:
-    """A certificate that nobody vouches for ends it before a byte of the account is sent."""
+def test_a_server_without_a_valid_certificate_gets_no_password(roof: Simulator) -> None:
+    """The connection ends before a byte of the request is sent."""
     impostor = Enlighten(f"{roof.envoy_url}/login", f"{roof.envoy_url}/tokens", "owner@example.com", SecretStr("x"))
 
-    with pytest.raises(CloudUnreachable, match="does not prove who it is"):
+    with pytest.raises(CloudUnreachable, match="certificate of Enphase's cloud is not valid"):
         impostor.log_in()
 
     assert roof.request_log.served(server="envoy") == []
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "sent",
     [
-        answer("200 OK", {"message": "success"}),
-        answer("200 OK", {"message": "Invalid"}),
-        answer("422 Unprocessable", {"errors": ["email"]}),
-        answer("401 Unauthorized", PAGE),
+        response("200 OK", {"message": "success"}),
+        response("200 OK", {"message": "Invalid"}),
+        response("422 Unprocessable", {"errors": ["email"]}),
+        response("401 Unauthorized", PAGE),
     ],
 )
-def test_an_answer_that_may_be_a_rejection_is_met_three_times_a_day(
-    reply: bytes, odd: OddEnlighten, tmp_path: Path
+def test_a_response_that_may_be_a_rejection_is_received_three_times_a_day(
+    sent: bytes, odd: OddEnlighten, tmp_path: Path
 ) -> None:
-    """Words that nobody has seen yet lock no owner out, across restarts."""
-    odd.replies["/login"] = reply
+    """Unknown words do not get the account locked, also across restarts."""
+    odd.responses["/login"] = sent
     start = 1_900_000_000
 
     for minute in range(0, DAY_S // 60, 30):
@@ -385,35 +389,35 @@ def test_an_answer_that_may_be_a_rejection_is_met_three_times_a_day(
         supply.fetch_due(now)
 
     assert odd.count("/login") == 3
-    assert "Next attempt" in (gateway.problem or ("", ""))[1]
+    assert "next attempt at" in (gateway.problem or ("", ""))[1]
 
 
-@pytest.mark.parametrize(("told", "expected_s"), [("120", 120), ("999999", HOUR_S), ("soon", 0)])
-def test_a_cloud_that_says_when_it_is_back_is_not_asked_before(
-    told: str, expected_s: int, odd: OddEnlighten, tmp_path: Path
+@pytest.mark.parametrize(("retry_after", "min_delay_s"), [("120", 120), ("999999", HOUR_S), ("soon", 0)])
+def test_no_request_is_sent_before_the_time_in_retry_after(
+    retry_after: str, min_delay_s: int, odd: OddEnlighten, tmp_path: Path
 ) -> None:
-    """For an hour at most."""
-    odd.replies["/login"] = answer("503 Service Unavailable", PAGE, f"Retry-After: {told}")
+    """Up to an hour."""
+    odd.responses["/login"] = response("503 Service Unavailable", PAGE, f"Retry-After: {retry_after}")
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, 0)
 
     supply.fetch_due(0)
 
-    assert expected_s <= gateway.fetch_at <= max(expected_s, 5)
+    assert min_delay_s <= gateway.fetch_at <= max(min_delay_s, 5)
 
 
 @pytest.mark.parametrize(
     ("life_s", "age_s", "exchanges"),
     [(300, 0, 60), (20 * DAY_S, 345 * DAY_S, 1), (660, 0, 60)],
 )
-def test_a_token_that_hardly_lasts_makes_no_storm(
+def test_tokens_that_expire_soon_are_fetched_once_a_minute(
     life_s: int, age_s: int, exchanges: int, odd: OddEnlighten, tmp_path: Path
 ) -> None:
-    """An hour in which Enphase hands out tokens near their end: one a minute at most, restarts included."""
+    """At most, in an hour in which Enphase issues tokens that are about to expire, with restarts."""
     start = 1_900_000_000.0
     for second in range(0, HOUR_S, 5):
         now = start + second
-        odd.replies["/tokens"] = answer("200 OK", token(now, life_s, age_s))
+        odd.responses["/tokens"] = response("200 OK", token(now, life_s, age_s))
         if second % 500 == 0:
             supply = odd.supply(tmp_path)
             gateway = supply.serve(SERIAL, now)
@@ -424,26 +428,26 @@ def test_a_token_that_hardly_lasts_makes_no_storm(
     assert odd.count("/tokens") <= exchanges
 
 
-def test_pollers_that_ask_one_after_the_other_cost_one_log_in(odd: OddEnlighten, tmp_path: Path) -> None:
-    """A log-in serves all who ask within a minute of it."""
+def test_requests_within_a_minute_cause_one_log_in(odd: OddEnlighten, tmp_path: Path) -> None:
+    """Its session serves all gateways."""
     start = 1_900_000_000.0
     supply = odd.supply(tmp_path)
     for number in range(15):
         serial = f"1220{number:08d}"
-        odd.replies["/tokens"] = answer("200 OK", token(start, aud=serial))
-        supply.requested(serial, start + number)
+        odd.responses["/tokens"] = response("200 OK", token(start, aud=serial))
+        supply.serve_requested(serial, start + number)
         supply.fetch_due(start + number)
 
-    assert all(gateway.token is not None for gateway in supply.all)
+    assert all(gateway.token is not None for gateway in supply.gateways)
     assert odd.count("/login") == 1
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "429 Too Many Requests"])
-def test_a_cloud_that_gives_one_gateway_no_token_now_is_not_asked_for_the_others(
+def test_a_cloud_that_is_unavailable_gets_one_request_for_all_gateways(
     status: str, odd: OddEnlighten, tmp_path: Path
 ) -> None:
-    """One request tells that all have to wait."""
-    odd.replies["/tokens"] = answer(status)
+    """The others would fail too."""
+    odd.responses["/tokens"] = response(status)
     supply = odd.supply(tmp_path)
     for number in range(5):
         supply.serve(f"1220{number:08d}", 0)
@@ -451,13 +455,13 @@ def test_a_cloud_that_gives_one_gateway_no_token_now_is_not_asked_for_the_others
     assert len(supply.fetch_due(0)) == 5
 
     assert odd.count("/tokens") == 1
-    assert all(gateway.problem and gateway.fetch_at > 0 for gateway in supply.all)
+    assert all(gateway.problem and gateway.fetch_at > 0 for gateway in supply.gateways)
 
 
-def test_a_throttled_account_is_left_alone_whoever_asks_next(odd: OddEnlighten, tmp_path: Path) -> None:
-    """Be it another gateway, or another process."""
+def test_a_throttled_account_causes_no_request_until_the_wait_is_over(odd: OddEnlighten, tmp_path: Path) -> None:
+    """Also of another gateway, and of another process."""
     start = 1_900_000_000
-    odd.replies["/tokens"] = answer("429 Too Many Requests", "", "Retry-After: 7200")
+    odd.responses["/tokens"] = response("429 Too Many Requests", "", "Retry-After: 7200")
     for minute in range(0, 119, 7):
         supply = odd.supply(tmp_path)
         gateway = supply.serve(f"1220{minute:08d}", start + minute * 60)
@@ -468,12 +472,12 @@ def test_a_throttled_account_is_left_alone_whoever_asks_next(odd: OddEnlighten, 
     assert (odd.count("/login"), odd.count("/tokens")) == (1, 1)
 
 
-def test_a_token_that_does_not_tell_when_it_was_issued_keeps_its_renewal_over_restarts(
+def test_a_token_without_a_time_of_issue_is_renewed_at_the_same_time_after_a_restart(
     odd: OddEnlighten, tmp_path: Path
 ) -> None:
-    """What was noted when it was fetched stands in."""
+    """The time at which it was fetched replaces it."""
     start = 1_900_000_000.0
-    odd.replies["/tokens"] = answer("200 OK", token(start, iat=None))
+    odd.responses["/tokens"] = response("200 OK", token(start, iat=None))
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, start)
     supply.fetch_due(start)
@@ -483,13 +487,13 @@ def test_a_token_that_does_not_tell_when_it_was_issued_keeps_its_renewal_over_re
     assert later.fetch_at == gateway.fetch_at == start + 335 * DAY_S
 
 
-def test_a_token_that_cannot_be_kept_is_supplied_all_the_same(
+def test_a_token_that_cannot_be_cached_is_used(
     odd: OddEnlighten, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A folder that cannot be written costs the cache, not the token, and no second exchange."""
+    """A folder that cannot be written causes no further request while the process runs."""
     now = time.time()
     (tmp_path / "tokens").symlink_to(tmp_path / "gone" / "away")
-    odd.replies["/tokens"] = answer("200 OK", token(now))
+    odd.responses["/tokens"] = response("200 OK", token(now))
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, now)
 
@@ -498,24 +502,24 @@ def test_a_token_that_cannot_be_kept_is_supplied_all_the_same(
 
     assert gateway.token is not None
     assert odd.count("/tokens") == 1
-    assert "cannot be kept" in caplog.text
+    assert "cannot save the token" in caplog.text
 
 
-def test_a_log_in_that_cannot_be_counted_is_not_tried(odd: OddEnlighten, tmp_path: Path) -> None:
-    """A full or read-only disk locks nobody out."""
+def test_a_log_in_that_cannot_be_recorded_is_not_made(odd: OddEnlighten, tmp_path: Path) -> None:
+    """A full or read-only disk does not get the account locked."""
     supply = odd.supply(tmp_path)
     gateway = supply.serve(SERIAL, 0)
     (tmp_path / "logins.json").mkdir()
 
     supply.fetch_due(0)
 
-    assert odd.heard == []
+    assert odd.requests == []
     assert gateway.problem is not None
     assert "STATE_DIR" in gateway.problem[1]
 
 
-def test_errors_are_rejections_or_not_as_the_pace_demands() -> None:
-    """Whatever Enphase may have judged is counted; what it could not judge is not."""
-    counted = {CredentialsRejected, MfaRequired, AccountBlocked, TooManySessions, LoginNotUnderstood}
+def test_each_error_that_enphase_may_count_is_a_rejected_log_in() -> None:
+    """Only these attempts count towards the maximum of a day."""
+    counted = {CredentialsRejected, MfaRequired, AccountBlocked, TooManySessions, UnexpectedLoginResponse}
 
     assert set(LoginRejected.__subclasses__()) == counted

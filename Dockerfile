@@ -2,7 +2,7 @@
 
 FROM python:3.13-slim AS build
 COPY requirements.txt /
-# Only wheels: a compiler has no place here. docs/compose.md says which machines have them all.
+# Only wheels, because the image has no compiler; docs/compose.md lists the machines for which all exist.
 RUN python -m venv --without-pip /venv \
  && pip --disable-pip-version-check --python /venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r /requirements.txt
 COPY services /app/services
@@ -11,7 +11,7 @@ COPY deploy/compose /app/deploy/compose
 RUN /venv/bin/python -m compileall -q /app
 
 FROM python:3.13-slim
-# Volumes that are new take over the owner of the folder that they are mounted on.
+# A new volume gets the owner of the folder on which it is mounted.
 RUN groupadd --gid 10001 enphase \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /state --shell /usr/sbin/nologin enphase \
  && install -d -o enphase -g enphase -m 0750 /state \

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Becomes the broker, after putting together its configuration in /tmp, the only place beside its data that it may write.
+# Write the broker's configuration to /tmp, the only writable folder besides its data, and start the broker.
 set -eu
 umask 077
 
-own=/etc/enphase
+config=/etc/enphase
 secrets=/run/secrets
 data=/mosquitto/data
 
-# Mosquitto wants to own its password file.
+# Mosquitto requires to be the owner of its password file.
 cp "$secrets/passwords" /tmp/passwords
-sed "s|enphase/|${MQTT_BASE_TOPIC:-enphase}/|" "$own/acl" >/tmp/acl
+sed "s|enphase/|${MQTT_BASE_TOPIC:-enphase}/|" "$config/acl" >/tmp/acl
 
 if [ -e "$secrets/mqtt_tls" ]; then
   cp "$secrets/server.key" "$secrets/server.crt" /tmp
-  # Unencrypted for the health check alone.
+  # Without encryption for the health check only.
   cat >/tmp/listeners <<EOF
 listener 1883 127.0.0.1
 listener 8883
@@ -24,21 +24,22 @@ EOF
 else
   echo 'listener 1883' >/tmp/listeners
 fi
-cat "$own/mosquitto.conf" /tmp/listeners >/tmp/mosquitto.conf
+cat "$config/mosquitto.conf" /tmp/listeners >/tmp/mosquitto.conf
 
-# A full disk or a kill leaves half a database, with which Mosquitto ends at every start. Only Mosquitto knows what it can
-# read, so it tries on a port of its own. What was queued is in the pollers' journals, what was retained is said again.
+# A full disk or a kill can leave half a database, with which Mosquitto exits at every start. Only Mosquitto can read
+# it, so a probe is started on a port of its own. The queued messages are in the pollers' journals, and the services publish
+# the retained ones again.
 if [ -e "$data/mosquitto.db" ]; then
-  { grep -v '^log_type' "$own/mosquitto.conf"; echo 'log_type all'; echo 'listener 18830 127.0.0.1'; } >/tmp/trial.conf
-  mosquitto -c /tmp/trial.conf 2>/tmp/trial.log &
-  trial=$!
-  until grep -q ' running$' /tmp/trial.log || ! kill -0 "$trial" 2>/dev/null; do sleep 0.1; done
-  kill -KILL "$trial" 2>/dev/null || true
-  wait "$trial" || true
-  if grep -q "Couldn't open database" /tmp/trial.log; then
-    aside=$data/mosquitto.db.unreadable-$(date +%s)
-    mv "$data/mosquitto.db" "$aside"
-    echo "set aside $aside, which mosquitto cannot read; the journals publish again what it had not passed on"
+  { grep -v '^log_type' "$config/mosquitto.conf"; echo 'log_type all'; echo 'listener 18830 127.0.0.1'; } >/tmp/probe.conf
+  mosquitto -c /tmp/probe.conf 2>/tmp/probe.log &
+  probe=$!
+  until grep -q ' running$' /tmp/probe.log || ! kill -0 "$probe" 2>/dev/null; do sleep 0.1; done
+  kill -KILL "$probe" 2>/dev/null || true
+  wait "$probe" || true
+  if grep -q "Couldn't open database" /tmp/probe.log; then
+    quarantined=$data/mosquitto.db.$(date +%s).corrupt
+    mv "$data/mosquitto.db" "$quarantined"
+    echo "$data/mosquitto.db is corrupt; moved to $quarantined; the journals resend what it had not delivered"
   fi
 fi
 

@@ -1,5 +1,5 @@
-// Node-RED of docker-compose.yml: its editor behind a password, and the broker with the account "viewer", which sees
-// readings, status and info, and never a token.
+// Node-RED of docker-compose.yml: its editor requires a password. Its account at the broker is "viewer", which may read
+// readings, status and info, but no token.
 const fs = require("fs");
 const crypto = require("crypto");
 
@@ -9,7 +9,7 @@ const same = (one, other) =>
 const tls = fs.existsSync("/run/secrets/mqtt_tls");
 const admin = { username: "admin", permissions: "*" };
 
-// The example is written once; from then on the flows are their owner's.
+// The example is written only if there are no flows yet.
 const flows = "/data/flows.json";
 if (!fs.existsSync(flows)) {
   const example = fs.readFileSync("/etc/enphase/flows.json", "utf8");
@@ -28,7 +28,7 @@ module.exports = {
   uiPort: 1880,
   flowFile: "flows.json",
   flowFilePretty: true,
-  // The file of credentials holds the name of a variable, no password.
+  // The file of credentials contains the name of a variable and no password.
   credentialSecret: false,
   diagnostics: { enabled: false },
   telemetry: { enabled: false, updateNotification: false },

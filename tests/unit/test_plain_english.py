@@ -95,19 +95,12 @@ SKIPPED_FOLDERS = {".git", ".venv", "node_modules", "state", "__pycache__"}
 THIS_FILE = "tests/unit/test_plain_english.py"
 
 NOT_YET = {
-    ".env.example",
-    "Dockerfile",
     "deploy/grafana/dashboard.py",
     "deploy/grafana/panels.py",
     "deploy/grafana/pipeline.py",
     "deploy/grafana/series.py",
     "deploy/grafana/solar_energy.py",
-    "deploy/mosquitto/mosquitto.conf",
-    "deploy/mosquitto/start.sh",
-    "docker-compose.yml",
     "tests/integration/test_simulator_pyenphase.py",
-    "tests/unit/compose/test_compose_file.py",
-    "tests/unit/compose/test_setup.py",
     "tests/unit/simulator/test_enlighten.py",
     "tests/unit/simulator/test_envoy.py",
     "tests/unit/simulator/test_faults.py",

@@ -14,8 +14,8 @@ from tests.programs import ROOT
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, Any] = yaml.safe_load(TEXT)["services"]
-SETTLED_BY_THE_STACK = {"MQTT_PORT", "MQTT_PASSWORD", "MQTT_CA_FILE", "MQTT_CLIENT_ID", "STATE_DIR"}
-"""Not to be set from outside: files in /run/secrets, the image, or the service's own default tell them."""
+SET_BY_THE_STACK = {"MQTT_PORT", "MQTT_PASSWORD", "MQTT_CA_FILE", "MQTT_CLIENT_ID", "STATE_DIR"}
+"""Set by files in /run/secrets, by the image or by the service's default, and not by ``.env``."""
 
 
 @pytest.mark.parametrize(
@@ -27,31 +27,29 @@ SETTLED_BY_THE_STACK = {"MQTT_PORT", "MQTT_PASSWORD", "MQTT_CA_FILE", "MQTT_CLIE
         ("setup", SetupSettings),
     ],
 )
-def test_every_setting_of_a_service_can_be_given_in_env(service: str, settings: type[BaseModel]) -> None:
-    """What the service understands is passed on to it, and nothing that it does not."""
-    passed_on = set(SERVICES[service]["environment"])
+def test_every_setting_of_a_service_can_be_set_in_env(service: str, settings: type[BaseModel]) -> None:
+    """Each of its settings is passed to the service, and no other variable."""
+    passed = set(SERVICES[service]["environment"])
 
-    assert passed_on == {name for name, _field in settings_by_name(settings)} - SETTLED_BY_THE_STACK - kept_apart(
-        service
-    )
+    assert passed == {name for name, _field in settings_by_name(settings)} - SET_BY_THE_STACK - not_passed(service)
 
 
-def kept_apart(service: str) -> set[str]:
-    """Return what a service could be told and is not: tokens come to the poller over MQTT alone."""
+def not_passed(service: str) -> set[str]:
+    """Return the settings of a service that the stack does not use: the poller receives tokens over MQTT only."""
     return {"ENVOY_TOKEN"} if service == "poller" else set()
 
 
-def test_every_line_of_the_example_means_something() -> None:
-    """Each variable in .env.example is one that the compose file, or compose itself, reads."""
-    offered = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+def test_every_variable_of_the_example_is_read() -> None:
+    """Each one in .env.example is used by the compose file, or by compose itself."""
+    in_example = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     read = set(re.findall(r"\$\{([A-Z_]+)", TEXT)) | {"COMPOSE_PROFILES"}
 
-    assert offered <= read
-    assert len(offered) > 10
+    assert in_example <= read
+    assert len(in_example) > 10
 
 
-def test_accounts_secrets_and_access_rules_name_the_same_people() -> None:
-    """Whoever has a password has rules, and the service that uses an account mounts its secrets."""
+def test_accounts_secrets_and_access_rules_are_of_the_same_users() -> None:
+    """Each account with a password has rules, and the service that uses it mounts its secrets."""
     rules = (ROOT / "deploy/mosquitto/acl").read_text()
 
     assert set(re.findall(r"^user (\S+)$", rules, re.MULTILINE)) == {*ACCOUNTS, "health"}
@@ -62,8 +60,8 @@ def test_accounts_secrets_and_access_rules_name_the_same_people() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_each_container_is_closed_and_bounded(service: str) -> None:
-    """Also those whose images cannot be had everywhere."""
+def test_each_container_is_hardened_and_limited(service: str) -> None:
+    """Also those whose images are not available everywhere."""
     container = SERVICES[service]
 
     assert container["read_only"] is True
@@ -77,8 +75,8 @@ def test_each_container_is_closed_and_bounded(service: str) -> None:
     assert service == "setup" or container.get("healthcheck") or service == "node_red"
 
 
-def test_every_test_that_the_security_page_names_is_there() -> None:
-    """A row of docs/security.md is as good as its test."""
+def test_every_test_of_the_security_page_exists() -> None:
+    """Each row of docs/security.md has one."""
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/security.md").read_text()))
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
 

@@ -1,1 +1,1 @@
-"""Grafana's data source and dashboards; the dashboards are written by ``python -m deploy.grafana``."""
+"""Grafana's data source and dashboards; ``python -m deploy.grafana`` generates the dashboards."""

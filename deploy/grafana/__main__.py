@@ -1,4 +1,4 @@
-"""Write the dashboards: ``python -m deploy.grafana``."""
+"""Generates the dashboards' files: ``python -m deploy.grafana``."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ FILES = Path(__file__).parent / "dashboards"
 
 
 def texts() -> dict[Path, str]:
-    """Return what each file holds."""
+    """Return the content of each file."""
     return {FILES / f"{dashboard.uid}.json": dashboard.text() for dashboard in (SOLAR_ENERGY, PANELS, PIPELINE)}
 
 
 def main() -> None:
-    """Write every file."""
+    """Write the files."""
     for file, text in texts().items():
         file.write_text(text)
 

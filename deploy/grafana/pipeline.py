@@ -1,12 +1,12 @@
-"""*Pipeline*: whether readings flow, and what stands in their way."""
+"""*Pipeline*: whether readings are delivered, and what fails."""
 
 from typing import Any
 
-from deploy.grafana.dashboard import BAD, GOOD, NOTICE, Dashboard, Panel, bars, fixed, lines, stat, thresholds
-from deploy.grafana.series import A_MINUTE, HOUR, counted, named, of_the_gateway, of_the_services, until
+from deploy.grafana.dashboard import BAD, GOOD, WARNING, Dashboard, Panel, bars, fixed_colour, lines, stat, thresholds
+from deploy.grafana.series import HOUR, MINUTE_SLOTS, alias, gateway_metric, increase, service_metric, without_newest
 
-CLIENT_ID, METRIC = -3, -1
-"""Counted from the end of the path: ``….services.<client-id>.metrics.<name>``."""
+CLIENT_ID_NODE, METRIC_NODE = -3, -1
+"""Positions in a path from its end: ``….services.<client-id>.metrics.<name>``."""
 
 ERRORS = (
     "requests_failed",
@@ -21,37 +21,34 @@ ERRORS = (
     "logins_failed",
 )
 
-READING = of_the_gateway("production.power_w")
+READING = gateway_metric("production.power_w")
 POLLERS = "poller*"
 SLOT_S = 10
 AGE_S = (
     f"diffSeries(timeFunction('now', {SLOT_S}), "
     f"keepLastValue(multiplySeries(timeFunction('now', {SLOT_S}), pow({READING}, 0))))"
 )
-"""The time less the newest time that has a reading: a number to the power of 0 is 1."""
+"""The time minus the time of the newest reading until then; any value to the power of 0 is 1."""
 
 EMPTY_SLOTS = f"offset(scale(summarize(isNonNull({READING}), '5min', 'max'), -1), 1)"
-MINUTES_WITHOUT = f"scale({until(EMPTY_SLOTS, '6min')}, 5)"
+EMPTY_MINUTES = f"scale({without_newest(EMPTY_SLOTS, '6min')}, 5)"
 
-ANY_ERROR = of_the_services(f"{{{','.join(ERRORS)}}}")
+ANY_ERROR = service_metric(f"{{{','.join(ERRORS)}}}")
 
-READINGS_FLOW = thresholds(GOOD, (120, NOTICE), (600, BAD))
+BY_AGE = thresholds(GOOD, (120, WARNING), (600, BAD))
 
 
 def _by_service(series: str) -> str:
-    return f"aliasByNode({series}, {CLIENT_ID})"
+    return f"aliasByNode({series}, {CLIENT_ID_NODE})"
 
 
 def _by_service_and_metric(series: str) -> str:
-    return f"aliasByNode({series}, {CLIENT_ID}, {METRIC})"
+    return f"aliasByNode({series}, {CLIENT_ID_NODE}, {METRIC_NODE})"
 
 
-def _gained(metric: str) -> str:
-    return until(f"sumSeries(summarize({counted(metric, A_MINUTE)}, '1min', 'sum'))", "2min")
-
-
-def _every_minute(name: str, metric: str) -> str:
-    return named(name, _gained(of_the_services(metric)))
+def _per_minute(name: str, metric: str) -> str:
+    increases = f"summarize({increase(metric, MINUTE_SLOTS)}, '1min', 'sum')"
+    return alias(name, without_newest(f"sumSeries({increases})", "2min"))
 
 
 def _newest(title: str, description: str, targets: list[str], **more: Any) -> Panel:
@@ -61,118 +58,122 @@ def _newest(title: str, description: str, targets: list[str], **more: Any) -> Pa
 PIPELINE = Dashboard(
     uid="pipeline",
     title="Pipeline",
-    description="Whether readings flow from the gateway into Graphite, and what stands in their way.",
+    description="Whether readings are delivered from the gateway to Graphite, and what fails.",
     time_from="now-6h",
     panels=[
         _newest(
             "Age of the newest reading",
-            "How long ago the gateway was last read and the reading stored. Some ten seconds is usual.",
-            [named("Age", AGE_S)],
+            "Time since the newest stored reading was taken. Normal: 10 to 20 seconds.",
+            [alias("Age", AGE_S)],
             unit="s",
             no_value="more than 6 h",
-            defaults=READINGS_FLOW,
+            defaults=BY_AGE,
         ),
         stat(
-            "Without a reading today",
-            "Minutes since midnight without a reading of the production, in steps of five; 0 is usual. The energy "
-            "counted meanwhile is not lost: see Solar Energy.",
-            [named("Minutes", MINUTES_WITHOUT)],
+            "Time without readings today",
+            "Minutes since midnight without a production reading, in steps of five. Normal: 0. The energy of this time "
+            "is not lost: see Solar Energy.",
+            [alias("Minutes", EMPTY_MINUTES)],
             "sum",
             width=6,
             height=4,
             time_from="now/d",
             unit="m",
-            defaults={"decimals": 0, **thresholds(GOOD, (5, NOTICE), (60, BAD))},
+            defaults={"decimals": 0, **thresholds(GOOD, (5, WARNING), (60, BAD))},
         ),
         _newest(
-            "Token is good for",
-            "Days until the first of the tokens ends. An owner's is renewed thirty days before; an installer's, good "
-            "for half a day, an hour before. 0: a token is missing.",
-            [named("Days", f"minSeries({of_the_services('token_days_left')})")],
+            "Token expires in",
+            "Days until the first token expires. An owner's token is renewed thirty days before; an installer's, which "
+            "is valid for twelve hours, one hour before. 0: a token is missing.",
+            [alias("Days", f"minSeries({service_metric('token_days_left')})")],
             unit="suffix: days",
-            no_value="no token is needed",
-            defaults={"decimals": 1, **thresholds(BAD, (0.05, NOTICE), (14, GOOD))},
+            no_value="no token required",
+            defaults={"decimals": 1, **thresholds(BAD, (0.05, WARNING), (14, GOOD))},
         ),
         _newest(
             "Gateways",
-            "How many answer, of how many there are.",
+            "Number of gateways that respond, and of all gateways.",
             [
-                named("answer", f"sumSeries({of_the_services('gateways_online')})"),
-                named("of", f"sumSeries({of_the_services('gateways', POLLERS)})"),
+                alias("online", f"sumSeries({service_metric('gateways_online')})"),
+                alias("all", f"sumSeries({service_metric('gateways', POLLERS)})"),
             ],
             defaults={"decimals": 0},
         ),
         lines(
             "Readings per minute",
-            "Taken from the gateway and put into the journal, delivered to Carbon, and receipted: stored for good. "
-            "In the long run all three are equal.",
+            "Readings taken from the gateway and written to the journal, delivered to Carbon, and receipted, which "
+            "means stored permanently. On average all three are equal.",
             [
-                _every_minute("taken", "readings_taken"),
-                _every_minute("delivered", "readings_delivered"),
-                named("receipted", _gained(of_the_services("readings_receipted", POLLERS))),
+                _per_minute("taken", service_metric("readings_taken")),
+                _per_minute("delivered", service_metric("readings_delivered")),
+                _per_minute("receipted", service_metric("readings_receipted", POLLERS)),
             ],
             width=12,
             defaults={"min": 0},
         ),
         lines(
             "Age of the newest reading, over time",
-            "How long ago, at each moment, the newest reading was. A slope is an outage, unless readings come late and "
-            "fill it.",
-            [named("Age", AGE_S)],
+            "Time since the newest stored reading, at each moment. It rises during an outage, unless readings of that "
+            "time arrive later.",
+            [alias("Age", AGE_S)],
             width=12,
             unit="s",
             defaults={"min": 0},
         ),
         lines(
             "Journal and queues",
-            "Readings in a journal, which wait for their receipt; numbers that the sink has sent to Carbon and not yet "
-            "receipted. Both stay level while all is well.",
+            "Readings in a journal, which wait for their receipt, and points that the sink has sent to Carbon and not "
+            "yet receipted. Normal: both are constant.",
             [
-                _by_service_and_metric(of_the_services("journal_rows")),
-                _by_service_and_metric(of_the_services("points_unsettled")),
+                _by_service_and_metric(service_metric("journal_rows")),
+                _by_service_and_metric(service_metric("points_unsettled")),
             ],
             width=12,
             defaults={"min": 0},
         ),
         lines(
             "Age of the oldest reading without a receipt",
-            "About half a minute is usual: the sink waits until Carbon must have written.",
-            [_by_service(of_the_services("oldest_unreceipted_s"))],
+            "Normal: half a minute, because the sink waits until Carbon has written.",
+            [_by_service(service_metric("oldest_unreceipted_s"))],
             width=12,
             unit="s",
             defaults={"min": 0},
         ),
         bars(
-            "Errors by kind, hour by hour",
-            "What went wrong since the hour began; docs/asyncapi.yaml explains the names. Sent again is not lost: it "
-            "is how nothing gets lost.",
-            [_by_service_and_metric(f"maximumAbove(summarize({counted(ANY_ERROR, A_MINUTE)}, '{HOUR}', 'sum'), 0)")],
+            "Errors by hour",
+            "Errors since the beginning of each hour; docs/asyncapi.yaml explains the names. A resent reading is not "
+            "lost: it was resent because it could have been.",
+            [
+                _by_service_and_metric(
+                    f"maximumAbove(summarize({increase(ANY_ERROR, MINUTE_SLOTS)}, '{HOUR}', 'sum'), 0)"
+                )
+            ],
             width=12,
             no_value="none",
             defaults={"decimals": 0},
             custom={"stacking": {"mode": "normal", "group": "A"}},
         ),
         bars(
-            "Without a reading, hour by hour",
-            "Minutes of each hour without a reading of the production, in steps of five.",
-            [named("Minutes", f"summarize({MINUTES_WITHOUT}, '{HOUR}', 'sum')")],
+            "Time without readings by hour",
+            "Minutes of each hour without a production reading, in steps of five.",
+            [alias("Minutes", f"summarize({EMPTY_MINUTES}, '{HOUR}', 'sum')")],
             width=12,
             unit="m",
-            defaults={"min": 0, "decimals": 0, "color": fixed(BAD)},
+            defaults={"min": 0, "decimals": 0, "color": fixed_colour(BAD)},
         ),
         lines(
-            "How long a poll takes",
-            "The slowest gateway's newest poll.",
-            [_by_service(of_the_services("poll_duration_s"))],
+            "Poll duration",
+            "Duration of the newest poll of the slowest gateway.",
+            [_by_service(service_metric("poll_duration_s"))],
             width=12,
             unit="s",
             defaults={"min": 0},
         ),
         lines(
-            "How wrong the gateway's clock is",
-            "The worst of all gateways. The poller corrects it; a clock that goes astray is that of a gateway without "
-            "Internet.",
-            [_by_service(of_the_services("clock_offset_s"))],
+            "Clock offset",
+            "The largest offset of a gateway's clock. The poller corrects it; the clock of a gateway without Internet "
+            "access drifts.",
+            [_by_service(service_metric("clock_offset_s"))],
             width=12,
             unit="s",
             defaults={"min": 0},

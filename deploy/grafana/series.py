@@ -1,96 +1,96 @@
-"""What the dashboards ask Graphite for.
+"""Graphite's targets for the dashboards, built from its functions.
 
-The names of functions are Graphite's own; ``$prefix`` and ``$serial`` are variables of every dashboard.
+``$prefix`` and ``$serial`` are variables of every dashboard.
 """
 
 QUARTER_HOUR, HOUR, DAY = "15min", "1h", "1d"
 
-A_MINUTE = 6
-"""In slots of ten seconds."""
+MINUTE_SLOTS = 6
+"""Slots of ten seconds in a minute."""
 
 
-def of_the_gateway(field: str) -> str:
-    """Return the path of a field of the chosen gateway, such as ``production.power_w``."""
+def gateway_metric(field: str) -> str:
+    """Return the path of a field of the selected gateway, such as ``production.power_w``."""
     return f"$prefix.$serial.{field}"
 
 
-def of_the_services(metric: str, client_id: str = "*") -> str:
-    """Return the path of a metric of whichever service publishes it, or of those of a client id."""
+def service_metric(metric: str, client_id: str = "*") -> str:
+    """Return the path of a metric of every service, or of those with this client id or pattern."""
     return f"$prefix.services.{client_id}.metrics.{metric}"
 
 
-def named(name: str, series: str) -> str:
-    """Name a series for its legend."""
+def alias(name: str, series: str) -> str:
+    """Return a series with this name in its legend."""
     return f"alias({series}, '{name}')"
 
 
-def counted(counter: str, max_gap: int | None = None) -> str:
-    """Return what a counter gained in each slot.
+def increase(counter: str, max_gap_slots: int | None = None) -> str:
+    """Return by how much a counter increased in each slot.
 
-    What it gained while nothing was read is spread evenly over that gap. Where it begins again at less, nothing is
-    known of what it gained in that slot, and nothing is what it adds.
+    An increase during a gap is spread evenly over its slots. The increase is unknown, and left out, in the slot where a
+    counter restarts at a lower value.
 
     Args:
-        counter: the series of a counter.
-        max_gap: how many slots without a value are bridged; any number if None.
+        counter: its path.
+        max_gap_slots: the size of a gap that is still interpolated; any size if None.
     """
-    limit = "" if max_gap is None else f", {max_gap}"
+    limit = "" if max_gap_slots is None else f", {max_gap_slots}"
     return f"nonNegativeDerivative(interpolate({counter}{limit}))"
 
 
-def energy_wh(counter: str, every: str) -> str:
-    """Return the energy in each quarter-hour, hour or day, out of a lifetime counter of the chosen gateway."""
-    return f"summarize({counted(of_the_gateway(counter))}, '{every}', 'sum')"
+def energy_wh(counter: str, interval: str) -> str:
+    """Return the energy in each interval from a lifetime counter of the selected gateway."""
+    return f"summarize({increase(gateway_metric(counter))}, '{interval}', 'sum')"
 
 
-def produced_wh(every: str) -> str:
-    """Return what the roof made."""
-    return energy_wh("production.energy_lifetime_wh", every)
+def production_wh(interval: str) -> str:
+    """Return the energy that the panels produced."""
+    return energy_wh("production.energy_lifetime_wh", interval)
 
 
-def imported_wh(every: str) -> str:
-    """Return what came from the grid."""
-    return energy_wh("grid.import_lifetime_wh", every)
+def import_wh(interval: str) -> str:
+    """Return the energy from the grid."""
+    return energy_wh("grid.import_lifetime_wh", interval)
 
 
-def exported_wh(every: str) -> str:
-    """Return what went to the grid."""
-    return energy_wh("grid.export_lifetime_wh", every)
+def export_wh(interval: str) -> str:
+    """Return the energy to the grid."""
+    return energy_wh("grid.export_lifetime_wh", interval)
 
 
-def consumed_wh(every: str) -> str:
-    """Return what the house used.
+def consumption_wh(interval: str) -> str:
+    """Return the energy that the house used.
 
-    The gateway counts production plus net consumption: without what a battery gives, and with what it takes.
+    The gateway counts production plus net consumption, which excludes a battery's discharge and includes its charge.
     """
-    counts_by_gateway = energy_wh("consumption.energy_lifetime_wh", every)
-    discharged, charged = (energy_wh(f"battery.{way}_lifetime_wh", every) for way in ("discharge", "charge"))
-    return f"diffSeries(sumSeries({counts_by_gateway}, {discharged}), {charged})"
+    counted = energy_wh("consumption.energy_lifetime_wh", interval)
+    discharge, charge = (energy_wh(f"battery.{way}_lifetime_wh", interval) for way in ("discharge", "charge"))
+    return f"diffSeries(sumSeries({counted}, {discharge}), {charge})"
 
 
 def consumption_w() -> str:
-    """Return what the house draws: as the gateway tells it, and what the battery gives or, negative, takes."""
-    battery_w = f"keepLastValue({of_the_gateway('battery.power_w')}, {A_MINUTE})"
-    # With 1 there is no sum where one of them is missing; a house without a battery has only one.
-    return f"aggregate(group({of_the_gateway('consumption.power_w')}, {battery_w}), 'sum', 1)"
+    """Return the power that the house uses: the gateway's value plus the battery's discharge (negative for charge)."""
+    battery_w = f"keepLastValue({gateway_metric('battery.power_w')}, {MINUTE_SLOTS})"
+    # With 1 there is no sum in a slot where one of them is missing; without a battery there is only one.
+    return f"aggregate(group({gateway_metric('consumption.power_w')}, {battery_w}), 'sum', 1)"
 
 
-def until(series: str, ago: str) -> str:
-    """Return a series without its newest slots, which are not over yet."""
-    return f"timeSlice({series}, '00:00_20000101', '-{ago}')"
+def without_newest(series: str, age: str) -> str:
+    """Return a series without the slots of this age, which may be incomplete."""
+    return f"timeSlice({series}, '00:00_20000101', '-{age}')"
 
 
-def so_far(series: str) -> str:
-    """Return the sum from the beginning of the time shown."""
+def cumulative(series: str) -> str:
+    """Return the sum since the beginning of the time range."""
     return f"integral({series})"
 
 
 def percent(part: str, whole: str) -> str:
-    """Return one series as a percentage of another; nothing where the other is zero or missing."""
+    """Return one series as a percentage of another; empty where the other is zero or missing."""
     return f"scale(divideSeries({part}, {whole}), 100)"
 
 
-def of_the_median(series: str, at_least: float = 0) -> str:
-    """Return each series as a percentage of the median of all, where that is not less than given."""
+def percent_of_median(series: str, min_median: float = 0) -> str:
+    """Return each series as a percentage of the median of all; empty where the median is lower than the minimum."""
     median = f"aggregate({series}, 'median')"
-    return f"asPercent({series}, {f'removeBelowValue({median}, {at_least:g})' if at_least else median})"
+    return f"asPercent({series}, {f'removeBelowValue({median}, {min_median:g})' if min_median else median})"

@@ -1,4 +1,4 @@
-"""*Solar Energy*: what the owner of a house wants to know."""
+"""*Solar Energy*: production, consumption, grid and battery of a house."""
 
 from deploy.grafana.dashboard import (
     BATTERY,
@@ -9,7 +9,7 @@ from deploy.grafana.dashboard import (
     PRODUCTION,
     Dashboard,
     bars,
-    by_calendar,
+    bars_by_calendar,
     coloured,
     gauge,
     lines,
@@ -18,15 +18,15 @@ from deploy.grafana.dashboard import (
 from deploy.grafana.series import (
     HOUR,
     QUARTER_HOUR,
-    consumed_wh,
+    alias,
     consumption_w,
-    exported_wh,
-    imported_wh,
-    named,
-    of_the_gateway,
+    consumption_wh,
+    cumulative,
+    export_wh,
+    gateway_metric,
+    import_wh,
     percent,
-    produced_wh,
-    so_far,
+    production_wh,
 )
 
 COLOURS = {
@@ -38,7 +38,7 @@ COLOURS = {
     "Battery": BATTERY,
     "Charge": BATTERY,
 }
-NO_BATTERY = "no battery is measured"
+NO_BATTERY = "no battery"
 DOWNWARD = {"custom__transform": "negative-Y"}
 
 
@@ -46,32 +46,32 @@ def _coloured(*names: str) -> list[dict[str, object]]:
     return [coloured(name, COLOURS[name]) for name in names]
 
 
-def _today(name: str) -> str:
-    energy = {"Production": produced_wh, "Consumption": consumed_wh, "Import": imported_wh, "Export": exported_wh}
-    return named(name, energy[name](QUARTER_HOUR))
+def _by_quarter_hour(name: str) -> str:
+    energy = {"Production": production_wh, "Consumption": consumption_wh, "Import": import_wh, "Export": export_wh}
+    return alias(name, energy[name](QUARTER_HOUR))
 
 
 PRODUCED, CONSUMED, IMPORTED, EXPORTED = (
-    so_far(energy(QUARTER_HOUR)) for energy in (produced_wh, consumed_wh, imported_wh, exported_wh)
+    cumulative(energy(QUARTER_HOUR)) for energy in (production_wh, consumption_wh, import_wh, export_wh)
 )
 
-BY_HOUR = {"Production": produced_wh(HOUR), "Consumption": consumed_wh(HOUR)}
-WITH_THE_GRID = {**BY_HOUR, "Import": imported_wh(HOUR), "Export": exported_wh(HOUR)}
+BY_HOUR = {"Production": production_wh(HOUR), "Consumption": consumption_wh(HOUR)}
+GRID_BY_HOUR = {"Import": import_wh(HOUR), "Export": export_wh(HOUR)}
 
 SOLAR_ENERGY = Dashboard(
     uid="solar-energy",
     title="Solar Energy",
-    description="What the roof makes, what the house uses, and what goes over the grid.",
+    description="What the solar panels produce, what the house uses, and what it imports and exports.",
     panels=[
         stat(
             "Power now",
-            "The newest values, at most a quarter of an hour old. Grid: positive is import, negative export. "
-            "Battery: positive is discharge, negative charge.",
+            "The newest values, at most a quarter of an hour old. Grid: import is positive, export negative. "
+            "Battery: discharge is positive, charge negative.",
             [
-                named("Production", of_the_gateway("production.power_w")),
-                named("Consumption", consumption_w()),
-                named("Grid", of_the_gateway("grid.power_w")),
-                named("Battery", of_the_gateway("battery.power_w")),
+                alias("Production", gateway_metric("production.power_w")),
+                alias("Consumption", consumption_w()),
+                alias("Grid", gateway_metric("grid.power_w")),
+                alias("Battery", gateway_metric("battery.power_w")),
             ],
             "lastNotNull",
             width=12,
@@ -84,7 +84,7 @@ SOLAR_ENERGY = Dashboard(
         stat(
             "Energy today",
             "Since midnight, from the gateway's lifetime counters.",
-            [_today(name) for name in ("Production", "Consumption", "Import", "Export")],
+            [_by_quarter_hour(name) for name in ("Production", "Consumption", "Import", "Export")],
             "sum",
             width=12,
             height=5,
@@ -96,20 +96,20 @@ SOLAR_ENERGY = Dashboard(
         bars(
             "Production and consumption today, by quarter-hour",
             "Energy in each quarter-hour: production upward, consumption downward. "
-            "What was counted while nothing was read is spread evenly over that time.",
-            [_today("Production"), _today("Consumption")],
+            "Energy of a gap without readings is spread evenly over it.",
+            [_by_quarter_hour("Production"), _by_quarter_hour("Consumption")],
             width=16,
             time_from="now/d",
             unit="watth",
             overrides=[coloured("Production", PRODUCTION), coloured("Consumption", CONSUMPTION, **DOWNWARD)],
         ),
         gauge(
-            "Own use today",
-            "Self-consumption: how much of the production was used in the house (production less export). "
-            "Self-sufficiency: how much of the consumption did not come from the grid (consumption less import).",
+            "Self-consumption and self-sufficiency today",
+            "Self-consumption: the part of the production that the house used (production minus export). "
+            "Self-sufficiency: the part of the consumption that was not imported (consumption minus import).",
             [
-                named("Self-consumption", percent(f"diffSeries({PRODUCED}, {EXPORTED})", PRODUCED)),
-                named("Self-sufficiency", percent(f"diffSeries({CONSUMED}, {IMPORTED})", CONSUMED)),
+                alias("Self-consumption", percent(f"diffSeries({PRODUCED}, {EXPORTED})", PRODUCED)),
+                alias("Self-sufficiency", percent(f"diffSeries({CONSUMED}, {IMPORTED})", CONSUMED)),
             ],
             "lastNotNull",
             width=8,
@@ -118,9 +118,9 @@ SOLAR_ENERGY = Dashboard(
             overrides=[coloured("Self-consumption", PRODUCTION), coloured("Self-sufficiency", CONSUMPTION)],
         ),
         bars(
-            "Grid today, by quarter-hour",
+            "Import and export today, by quarter-hour",
             "Energy in each quarter-hour: import upward, export downward.",
-            [_today("Import"), _today("Export")],
+            [_by_quarter_hour("Import"), _by_quarter_hour("Export")],
             width=12,
             time_from="now/d",
             unit="watth",
@@ -128,11 +128,11 @@ SOLAR_ENERGY = Dashboard(
         ),
         lines(
             "Power",
-            "As the gateway measures it. Grid: above zero is import, below export.",
+            "Power as measured by the gateway. Grid: import is positive, export negative.",
             [
-                named("Production", of_the_gateway("production.power_w")),
-                named("Consumption", consumption_w()),
-                named("Grid", of_the_gateway("grid.power_w")),
+                alias("Production", gateway_metric("production.power_w")),
+                alias("Consumption", consumption_w()),
+                alias("Grid", gateway_metric("grid.power_w")),
             ],
             width=12,
             unit="watt",
@@ -140,10 +140,10 @@ SOLAR_ENERGY = Dashboard(
         ),
         lines(
             "Battery",
-            "How full it is, and its power: above zero it discharges, below it charges.",
+            "State of charge, and power: discharge is positive, charge negative.",
             [
-                named("Charge", of_the_gateway("battery.charge_percent")),
-                named("Power", of_the_gateway("battery.power_w")),
+                alias("Charge", gateway_metric("battery.charge_percent")),
+                alias("Power", gateway_metric("battery.power_w")),
             ],
             width=16,
             no_value=NO_BATTERY,
@@ -156,8 +156,8 @@ SOLAR_ENERGY = Dashboard(
             "Battery now",
             "The newest values, at most a quarter of an hour old.",
             [
-                named("Charge", of_the_gateway("battery.charge_percent")),
-                named("Energy left", of_the_gateway("battery.available_energy_wh")),
+                alias("Charge", gateway_metric("battery.charge_percent")),
+                alias("Energy left", gateway_metric("battery.available_energy_wh")),
             ],
             "lastNotNull",
             width=8,
@@ -168,28 +168,29 @@ SOLAR_ENERGY = Dashboard(
                 coloured("Energy left", BATTERY, unit="watth", decimals=1),
             ],
         ),
-        by_calendar(
-            "This week, day by day",
-            "Today and the six days before: what the roof made against what the house used.",
+        bars_by_calendar(
+            "The last 7 days",
+            "Production and consumption of today and the six days before.",
             BY_HOUR,
             COLOURS,
             label="ddd D",
             width=12,
             time_from="6d/d",
         ),
-        by_calendar(
+        bars_by_calendar(
             "The last 30 days",
-            "Today and the 29 days before: what the roof made against what the house used.",
+            "Production and consumption of today and the 29 days before.",
             BY_HOUR,
             COLOURS,
             label="D MMM",
             width=12,
             time_from="29d/d",
         ),
-        by_calendar(
-            "The year, month by month",
-            "This month and the eleven before. The first of a new installation begins with its first reading.",
-            WITH_THE_GRID,
+        bars_by_calendar(
+            "The last 12 months",
+            "Energies of this month and the eleven before. The first month of a new installation begins with its first "
+            "reading.",
+            BY_HOUR | GRID_BY_HOUR,
             COLOURS,
             label="MMM YYYY",
             width=24,

@@ -1,4 +1,4 @@
-"""The queries that Grafana sends to Graphite, and the stack's Graphite, filled with a simulated year."""
+"""The queries of the dashboards, and the stack's Graphite, filled with a simulated year, to send them to."""
 
 import json
 import re
@@ -18,21 +18,21 @@ import requests
 
 from services.carbon_sink.carbon import frames
 from services.carbon_sink.points import Point
-from tests.docker.simulated_days import PREFIX, WHOLE, SimulatedDays
+from tests.docker.simulated_days import PREFIX, UNINTERRUPTED, SimulatedDays
 from tests.programs import HOST, ROOT, wait_until
 
 IMAGE = "graphiteapp/graphite-statsd:1.1.10-5"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
-POINTS_AT_ONCE = 5000
-USUAL_WIDTH = 1000
-"""Points that Grafana requests: a panel's pixels."""
+BATCH_SIZE = 5000
+PANEL_WIDTH = 1000
+"""Maximum number of points that Grafana requests: a panel's pixels."""
 
 Series = dict[str, dict[int, float]]
-"""Values by time, by the name in the legend; missing values are left out."""
+"""Values by time, by the name in the legend; empty slots are left out."""
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command of Docker's."""
+    """Run a Docker command."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=check)
 
 
@@ -49,13 +49,13 @@ class Query:
         return f"{self.dashboard['uid']}-{self.panel['title']}-{reference}"
 
     def since(self, now: int, timezone: ZoneInfo) -> int:
-        """Return the start of the panel's time range, epoch seconds, as Grafana computes it in the browser's zone."""
-        start = self.panel.get("timeFrom") or self.dashboard["time"]["from"]
-        return earlier(start if start.startswith("now") else f"now-{start}", now, timezone)
+        """Return where the time range begins, in epoch seconds, as Grafana computes it in the browser's time zone."""
+        time_from = self.panel.get("timeFrom") or self.dashboard["time"]["from"]
+        return time_of(time_from if time_from.startswith("now") else f"now-{time_from}", now, timezone)
 
 
-def earlier(expression: str, now: int, timezone: ZoneInfo) -> int:
-    """Return the time of an expression like ``now-6d/d``: so much earlier, then back to the beginning of its day."""
+def time_of(expression: str, now: int, timezone: ZoneInfo) -> int:
+    """Return the time of an expression such as ``now-6d/d``: six days earlier, rounded down to the day."""
     parts = re.fullmatch(r"now(?:-(\d+)([mhdM]))?(?:/([dM]))?", expression)
     assert parts is not None, expression
     count, unit, begin = parts.groups()
@@ -81,14 +81,14 @@ QUERIES = [
 
 
 def queries_of(panel: str) -> list[Query]:
-    """Return the targets of the panel with this title."""
+    """Return the queries of the panel with this title."""
     found = [query for query in QUERIES if query.panel["title"] == panel]
     assert found, panel
     return found
 
 
 class Graphite:
-    """Graphite's API, and the house whose readings it holds."""
+    """A client of Graphite's API, and the house whose readings are in it."""
 
     def __init__(self, port: int, days: SimulatedDays) -> None:
         self.days = days
@@ -106,43 +106,45 @@ class Graphite:
         response = requests.get(f"{self._url}/metrics/find", params={"query": pattern}, timeout=10)
         return [node["text"] for node in response.json()]
 
-    def fetch(self, query: Query, serial: str = WHOLE) -> Series:
-        """Return what Grafana receives for a panel's target."""
+    def fetch(self, query: Query, serial: str = UNINTERRUPTED) -> Series:
+        """Return the series of a query."""
         response = self.render(query, serial, format="json")
         return {
             series["target"]: {time: value for value, time in series["datapoints"] if value is not None}
             for series in response.json()
         }
 
-    def render(self, query: Query, serial: str = WHOLE, targets: Sequence[str] = (), **more: str) -> requests.Response:
-        """Return the response to Grafana's request for a panel's target, or to one for other targets instead."""
-        request = {
+    def render(
+        self, query: Query, serial: str = UNINTERRUPTED, targets: Sequence[str] = (), **more: str
+    ) -> requests.Response:
+        """Return the response to the request that Grafana sends for a query, or for other targets in its place."""
+        parameters = {
             "target": [
                 target.replace("$prefix", PREFIX).replace("$serial", serial) for target in targets or [query.target]
             ],
             "from": str(query.since(self.days.now, ZoneInfo(self.days.timezone))),
             "until": str(self.days.now),
-            "maxDataPoints": str(query.panel.get("maxDataPoints", USUAL_WIDTH)),
+            "maxDataPoints": str(query.panel.get("maxDataPoints", PANEL_WIDTH)),
         }
-        response = requests.post(f"{self._url}/render", data=request | more, timeout=60)
+        response = requests.post(f"{self._url}/render", data=parameters | more, timeout=60)
         assert response.ok, f"{query.target}: {response.status_code} {response.text[-600:]}"
         return response
 
     def has(self, title: str) -> bool:
-        """Return whether a panel shows anything; Graphite fails while Carbon is making a file."""
+        """Return whether a panel has any value; Graphite fails while Carbon creates a file."""
         try:
             return any(self.panel(title).values())
         except AssertionError:
             return False
 
-    def panel(self, title: str, serial: str = WHOLE) -> Series:
+    def panel(self, title: str, serial: str = UNINTERRUPTED) -> Series:
         """Return all series of a panel."""
         return {name: series for query in queries_of(title) for name, series in self.fetch(query, serial).items()}
 
 
 @contextmanager
 def running(state: Path, timezone: str | None) -> Iterator[Graphite]:
-    """Run a Graphite as the compose stack runs it, in some time zone or the house's, filled with the simulated days."""
+    """Run the compose stack's Graphite with the points of the simulated days, in a time zone or the house's."""
     days = SimulatedDays(state)
     configuration = ROOT / "deploy" / "graphite"
     container = docker(
@@ -157,7 +159,7 @@ def running(state: Path, timezone: str | None) -> Iterator[Graphite]:
         graphite = Graphite(_published(container, 8080), days)
         wait_until(graphite.ready, "Graphite responds")
         send(days.points(), _published(container, 2004))
-        for last_sent in ("Power now", "Now", "Age of the oldest reading without a receipt", "Token is good for"):
+        for last_sent in ("Power now, by inverter", "Age of the oldest reading without a receipt", "Token expires in"):
             wait_until(partial(graphite.has, last_sent), f"Carbon has written: {last_sent}")
         yield graphite
     finally:
@@ -171,7 +173,7 @@ def _published(container: str, port: int) -> int:
 def send(points: Iterator[Point], port: int) -> None:
     """Send points in pickle frames, and return when Carbon has read them."""
     with socket.create_connection((HOST, port), timeout=60) as connection:
-        while batch := list(islice(points, POINTS_AT_ONCE)):
+        while batch := list(islice(points, BATCH_SIZE)):
             for frame in frames(batch):
                 connection.sendall(frame)
         connection.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""Readings of a simulated house over a year, until now, and what its counters really counted."""
+"""The readings of a simulated house over the last year, and the true energies to compare them with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ from shared.readings import Batteries, Consumption, Grid, Inverter, Metrics, Pro
 from shared.topics import ReadingTopic
 
 PREFIX = "enphase"
-WHOLE, TROUBLED, UNMETERED = "122000000001", "122000000002", "122000000003"
-"""Gateways: one that was always read, one with a gap and a reboot today, one without meters."""
+UNINTERRUPTED, INTERRUPTED, UNMETERED = "122000000001", "122000000002", "122000000003"
+"""Gateways: one without a gap, one with a gap and a reboot today, one without meters."""
 
 INVERTERS = 8
 CAPACITY_WH = 5000
-NOON_PASSED_H = 14
+HOUR_OF_DAY = 14
 DAYS = 366
 SLOT_S, MINUTE_S, QUARTER_HOUR_S, HOUR_S, DAY_S = 10, 60, 900, 3600, 86_400
-BELIEVED_AFTER_S = 300
-"""How long the poller leaves out a counter that has fallen: services/poller/corrections.py."""
+RESET_CONFIRMED_AFTER_S = 300
+"""How long the poller removes a counter that has fallen: services/poller/corrections.py."""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What happened to the troubled gateway today, in epoch seconds."""
+class Interruption:
+    """The gap and the reboot of the interrupted gateway today, in epoch seconds."""
 
     gap: tuple[int, int]
-    """From the last reading before to the first one after it."""
+    """From the last reading before it to the first one after it."""
     rebooted_at: int
 
 
 class SimulatedDays:
-    """One house behind three gateways, where it is two in the afternoon now: by night there is little to see."""
+    """A house with three gateways, in the time zone where it is two in the afternoon now and the sun shines."""
 
     def __init__(self, state: Path) -> None:
         self.now = int(datetime.now(UTC).timestamp()) // SLOT_S * SLOT_S
-        offset_h = (NOON_PASSED_H - datetime.fromtimestamp(self.now, UTC).hour + 11) % 24 - 11
-        # The sign is POSIX's: Etc/GMT-2 is two hours ahead of Greenwich.
+        offset_h = (HOUR_OF_DAY - datetime.fromtimestamp(self.now, UTC).hour + 11) % 24 - 11
+        # The sign is that of POSIX: Etc/GMT-2 is two hours ahead of Greenwich.
         self.timezone = f"Etc/GMT{-offset_h:+d}"
         today = datetime.fromtimestamp(self.now, UTC).date()
         roofs = [
@@ -59,32 +59,32 @@ class SimulatedDays:
             )
             for weather in range(20)
         ]
-        # One on which the sun shines today, whatever day it is.
+        # The one with the most sun today.
         self.roof = max(
             roofs, key=lambda roof: Day(roof, roof.local_date(self.now), CAPACITY_WH / 2).produced_wh(self.now)
         )
         self.house = House(self.roof, state)
         self.midnight = self.roof.midnight(self.roof.local_date(self.now))
-        self.problem = Problem(
+        self.interruption = Interruption(
             (self.midnight + 9 * HOUR_S + 1800, self.midnight + 11 * HOUR_S + 1800), self.midnight + 12 * HOUR_S
         )
-        self.inverters = make_inverters(WHOLE, INVERTERS)
+        self.inverters = make_inverters(UNINTERRUPTED, INVERTERS)
         self.shaded, self.silent = (inverter.serial for inverter in self.inverters[1:3])
-        """One makes half of what its neighbours make, and one has reported nothing since yesterday."""
+        """One produces half of what the others produce, and one has not reported today."""
 
     def counted(self, since: int, until: int) -> Energy:
-        """Return what the counters counted between two times."""
+        """Return the energies between two times."""
         return self.house.at(until).lifetime - self.house.at(since).lifetime
 
     def points(self) -> Iterator[Point]:
-        """Yield every point, oldest first: today's every ten seconds, older ones as far apart as Whisper keeps them."""
+        """Yield every point, oldest first: every ten seconds today, before at the intervals of Whisper's archives."""
         first = self.roof.midnight(self.roof.commissioned)
         for time in _times(first, self.now):
             moment = self.house.at(time)
             for reading in metered(moment):
-                yield from _points(WHOLE, reading)
+                yield from _points(UNINTERRUPTED, reading)
             if time >= self.midnight:
-                yield from self._troubled(moment)
+                yield from self._interrupted(moment)
                 yield from _points(
                     UNMETERED,
                     Production(
@@ -97,16 +97,16 @@ class SimulatedDays:
         yield from self._inverter_points()
         yield from self._service_points()
 
-    def _troubled(self, moment: Moment) -> Iterator[Point]:
-        problem = self.problem
-        if problem.gap[0] < moment.time < problem.gap[1]:
+    def _interrupted(self, moment: Moment) -> Iterator[Point]:
+        interruption = self.interruption
+        if interruption.gap[0] < moment.time < interruption.gap[1]:
             return
-        if moment.time >= problem.rebooted_at:
-            since = self.counted(problem.rebooted_at, moment.time)
+        if moment.time >= interruption.rebooted_at:
+            since = self.counted(interruption.rebooted_at, moment.time)
             moment = Moment(moment.time, moment.power, since, moment.today, moment.last_seven_days)
-        left_out = 0 <= moment.time - problem.rebooted_at < BELIEVED_AFTER_S
+        left_out = 0 <= moment.time - interruption.rebooted_at < RESET_CONFIRMED_AFTER_S
         for reading in metered(moment):
-            for point in _points(TROUBLED, reading):
+            for point in _points(INTERRUPTED, reading):
                 if not (left_out and point.path.endswith("lifetime_wh")):
                     yield point
 
@@ -122,7 +122,7 @@ class SimulatedDays:
                     continue
                 reported[serial] = report.time
                 if serial != self.silent or report.time < self.midnight:
-                    yield from _points(WHOLE, self._inverter(report, counts=True))
+                    yield from _points(UNINTERRUPTED, self._inverter(report, counts=True))
                     yield from _points(UNMETERED, self._inverter(report, counts=False))
 
     def _inverter(self, report: Report, *, counts: bool) -> Inverter:
@@ -135,10 +135,10 @@ class SimulatedDays:
         )
 
     def _service_points(self) -> Iterator[Point]:
-        """Yield six hours of what the services count, with an error now and then."""
+        """Yield the metrics of the services of six hours, with an error now and then."""
         taken = 0
         for i, time in enumerate(range(self.now - 6 * HOUR_S, self.now + 1, SLOT_S)):
-            taken += 6 if self.problem.gap[0] < time < self.problem.gap[1] else 12
+            taken += 6 if self.interruption.gap[0] < time < self.interruption.gap[1] else 12
             yield from _metrics(
                 "poller",
                 time,
@@ -158,7 +158,7 @@ class SimulatedDays:
 
 
 def metered(moment: Moment) -> Iterator[Reading]:
-    """Yield what the poller reads of a gateway with meters and a battery."""
+    """Yield the readings that the poller takes from a gateway with meters and a battery."""
     time, power, lifetime = moment.time, moment.power, moment.lifetime
     net_w = sum(power.net_w)
     yield Production(
@@ -194,7 +194,7 @@ def _metrics(client_id: str, time: int, **numbers: float) -> list[Point]:
 
 
 def _times(first: int, now: int) -> Iterator[int]:
-    """Yield times from hours apart, a year ago, to ten seconds apart, today."""
+    """Yield times: hourly a year ago, every ten seconds today."""
     midnight_ago_s = DAY_S
     for since_s, until_s, step_s in (
         (now - first, 92 * DAY_S, HOUR_S),

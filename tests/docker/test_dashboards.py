@@ -1,4 +1,4 @@
-"""Every target of every panel, queried from a real Graphite with a simulated year, and the values it must return."""
+"""Every target of every panel, sent to a real Graphite with the readings of a simulated year."""
 
 import re
 from collections.abc import Iterator
@@ -13,31 +13,31 @@ from tests.docker.draw import draw
 from tests.docker.simulated_days import (
     DAY_S,
     HOUR_S,
+    INTERRUPTED,
     PREFIX,
     QUARTER_HOUR_S,
-    TROUBLED,
+    UNINTERRUPTED,
     UNMETERED,
-    WHOLE,
     SimulatedDays,
 )
 
 ELSEWHERE = "America/New_York"
-"""Graphite's time zone, which must not matter."""
+"""Graphite's time zone, which must not change any result."""
 
 
 @pytest.fixture(scope="session")
 def graphite(docker_compose_command: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graphite]:
-    """Yield a Graphite with the simulated days; the command shows that there is an engine."""
+    """Yield a Graphite with the simulated days; the Compose command is what requires Docker."""
     with running(tmp_path_factory.mktemp("house"), ELSEWHERE) as graphite:
         yield graphite
 
 
-# --- Every query ---
+# --- Every panel ---
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_a_target_queried_from_graphite_returns_data(graphite: Graphite, query: Query) -> None:
-    """Each target of each panel gives at least one series with a value, under a name for people."""
+def test_a_target_returns_data(graphite: Graphite, query: Query) -> None:
+    """Graphite returns at least one series with a value, and its name is readable."""
     series = graphite.fetch(query)
 
     assert any(series.values())
@@ -45,13 +45,13 @@ def test_a_target_queried_from_graphite_returns_data(graphite: Graphite, query: 
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_a_house_without_meters_makes_no_panel_fail(graphite: Graphite, query: Query) -> None:
-    """What is not measured is an empty panel, not an error."""
+def test_a_target_of_a_gateway_without_meters_is_no_error(graphite: Graphite, query: Query) -> None:
+    """What is not measured is an empty panel."""
     graphite.fetch(query, UNMETERED)
 
 
-def test_every_panel_is_drawn_by_graphite(graphite: Graphite, tmp_path: Path) -> None:
-    """Each panel has a picture to be looked at."""
+def test_every_panel_is_rendered_by_graphite(graphite: Graphite, tmp_path: Path) -> None:
+    """There is a picture of each panel."""
     draw(graphite, tmp_path)
 
     pictures = [picture.read_bytes() for picture in tmp_path.iterdir()]
@@ -59,22 +59,22 @@ def test_every_panel_is_drawn_by_graphite(graphite: Graphite, tmp_path: Path) ->
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
-def test_the_variable_lists_the_gateways_and_not_the_services(graphite: Graphite) -> None:
-    """The choice of gateways is their serial numbers."""
+def test_the_variable_lists_the_gateways_without_the_services(graphite: Graphite) -> None:
+    """The gateways are selected by their serial numbers."""
     for dashboard in {id(query.dashboard): query.dashboard for query in QUERIES}.values():
         [serial] = [each for each in dashboard["templating"]["list"] if each["name"] == "serial"]
         found = graphite.find(serial["query"].replace("$prefix", PREFIX))
-        chosen = [name for name in found if re.search(serial["regex"].strip("/"), name)]
+        selected = [name for name in found if re.search(serial["regex"].strip("/"), name)]
 
         assert "services" in found
-        assert sorted(chosen) == [WHOLE, TROUBLED, UNMETERED]
+        assert sorted(selected) == [UNINTERRUPTED, INTERRUPTED, UNMETERED]
 
 
-# --- Energies are what the counters counted ---
+# --- Energies ---
 
 
-def truth(days: SimulatedDays, since: int, until: int) -> dict[str, float]:
-    """Return the energies between two times as the house knows them."""
+def true_energies(days: SimulatedDays, since: int, until: int) -> dict[str, float]:
+    """Return the energies of the house between two times."""
     energy = days.counted(since, until)
     return {
         "Production": energy.produced_wh,
@@ -85,57 +85,57 @@ def truth(days: SimulatedDays, since: int, until: int) -> dict[str, float]:
 
 
 def test_energy_today_is_the_difference_of_the_counters(graphite: Graphite) -> None:
-    """Today's quarter-hours add up to what was counted since midnight."""
-    shown = graphite.panel("Energy today")
+    """The sum of today's quarter-hours is what was counted since midnight."""
+    series = graphite.panel("Energy today")
 
-    expected = truth(graphite.days, graphite.days.midnight, graphite.days.now)
-    assert {name: sum(values.values()) for name, values in shown.items()} == pytest.approx(expected, abs=1)
+    expected = true_energies(graphite.days, graphite.days.midnight, graphite.days.now)
+    assert {name: sum(values.values()) for name, values in series.items()} == pytest.approx(expected, abs=1)
     assert expected["Production"] > 1000
 
 
-def test_each_quarter_hour_has_its_own_energy(graphite: Graphite) -> None:
-    """Each bar is what was counted in its quarter-hour, to ten seconds."""
+def test_a_quarter_hour_has_the_energy_counted_in_it(graphite: Graphite) -> None:
+    """The bounds of a quarter-hour are exact to ten seconds."""
     days = graphite.days
-    shown = graphite.panel("Energy today")
+    series = graphite.panel("Energy today")
 
     for start in range(days.midnight + QUARTER_HOUR_S, days.now - QUARTER_HOUR_S, QUARTER_HOUR_S):
-        expected = truth(days, start - 10, start + QUARTER_HOUR_S - 10)
-        assert {name: values[start] for name, values in shown.items()} == pytest.approx(expected, abs=0.1)
+        expected = true_energies(days, start - 10, start + QUARTER_HOUR_S - 10)
+        assert {name: values[start] for name, values in series.items()} == pytest.approx(expected, abs=0.1)
 
 
 def test_energy_is_right_across_a_gap_and_a_reboot(graphite: Graphite) -> None:
-    """Two hours without readings cost nothing, and counters that began again cost what they counted unseen."""
-    days, problem = graphite.days, graphite.days.problem
-    shown = graphite.panel("Energy today", TROUBLED)
+    """A gap loses no energy; counters that restart lose only what they counted until the poller accepts them."""
+    days, interruption = graphite.days, graphite.days.interruption
+    series = graphite.panel("Energy today", INTERRUPTED)
 
-    day = truth(days, days.midnight, days.now)
-    unseen = truth(days, problem.rebooted_at - 10, problem.rebooted_at + 300)
-    expected = {name: day[name] - unseen[name] for name in day}
-    assert {name: sum(values.values()) for name, values in shown.items()} == pytest.approx(expected, abs=2)
+    day = true_energies(days, days.midnight, days.now)
+    unaccepted = true_energies(days, interruption.rebooted_at - 10, interruption.rebooted_at + 300)
+    expected = {name: day[name] - unaccepted[name] for name in day}
+    assert {name: sum(values.values()) for name, values in series.items()} == pytest.approx(expected, abs=2)
 
 
-def test_a_gap_is_filled_evenly_with_what_was_counted_in_it(graphite: Graphite) -> None:
-    """The quarter-hours of a gap are equal, and are together what the counters gained."""
-    days, (begin, end) = graphite.days, graphite.days.problem.gap
-    shown = graphite.panel("Energy today", TROUBLED)["Production"]
+def test_the_energy_of_a_gap_is_spread_evenly_over_it(graphite: Graphite) -> None:
+    """The quarter-hours of a gap are equal, and their sum is the increase of the counter."""
+    days, (begin, end) = graphite.days, graphite.days.interruption.gap
+    production = graphite.panel("Energy today", INTERRUPTED)["Production"]
 
-    bars = [shown[start] for start in range(begin + QUARTER_HOUR_S, end - QUARTER_HOUR_S, QUARTER_HOUR_S)]
-    counted_wh = truth(days, begin, end)["Production"]
+    bars = [production[start] for start in range(begin + QUARTER_HOUR_S, end - QUARTER_HOUR_S, QUARTER_HOUR_S)]
+    counted_wh = true_energies(days, begin, end)["Production"]
     assert bars == pytest.approx([counted_wh * QUARTER_HOUR_S / (end - begin)] * len(bars))
 
 
 @pytest.mark.parametrize(
     ("panel", "slot_s", "label"),
     [
-        ("This week, day by day", 10, "%Y-%m-%d"),
+        ("The last 7 days", 10, "%Y-%m-%d"),
         ("The last 30 days", 60, "%Y-%m-%d"),
-        ("The year, month by month", 900, "%Y-%m"),
+        ("The last 12 months", 900, "%Y-%m"),
     ],
 )
 def test_days_and_months_are_the_difference_of_the_counters(
     graphite: Graphite, panel: str, slot_s: int, label: str
 ) -> None:
-    """Hours added up by local days and months, as Grafana does it, are what was counted from midnight to midnight."""
+    """Hours summed by local days and months, as Grafana does, are what was counted from midnight to midnight."""
     days, timezone = graphite.days, ZoneInfo(graphite.days.timezone)
 
     def group(time: int) -> str:
@@ -147,38 +147,39 @@ def test_days_and_months_are_the_difference_of_the_counters(
     begins = dict(sorted(begins.items()))
     ends = [*list(begins.values())[1:], days.now]
     for name, hours in graphite.panel(panel).items():
-        shown: dict[str, float] = dict.fromkeys(begins, 0)
+        summed: dict[str, float] = dict.fromkeys(begins, 0)
         for time, energy_wh in hours.items():
-            shown[group(time)] += energy_wh
-        expected = {each: truth(days, begins[each], end)[name] for each, end in zip(begins, ends, strict=True)}
+            summed[group(time)] += energy_wh
+        expected = {each: true_energies(days, begins[each], end)[name] for each, end in zip(begins, ends, strict=True)}
         first = next(iter(begins))
-        # Before the first reading shown nothing can be counted, and these are an hour apart a year ago.
-        assert shown.pop(first) == pytest.approx(expected.pop(first), abs=500)
-        # At either end what flows in a slot may be counted in the neighbour.
-        assert shown == pytest.approx(expected, abs=1 + 1000 * slot_s / HOUR_S)
+        # Energy before the first reading of the time range is not counted, and a year ago readings are an hour apart.
+        assert summed.pop(first) == pytest.approx(expected.pop(first), abs=500)
+        # The energy of a slot at either end may be counted in the adjacent day or month.
+        assert summed == pytest.approx(expected, abs=1 + 1000 * slot_s / HOUR_S)
 
 
-def test_own_use_is_in_percent_of_todays_energies(graphite: Graphite) -> None:
-    """Self-consumption and self-sufficiency are computed by their definitions."""
-    energy = truth(graphite.days, graphite.days.midnight, graphite.days.now)
-    shown = {name: values[max(values)] for name, values in graphite.panel("Own use today").items()}
+def test_self_consumption_and_self_sufficiency_are_percentages_of_todays_energies(graphite: Graphite) -> None:
+    """Both match their definitions."""
+    energy = true_energies(graphite.days, graphite.days.midnight, graphite.days.now)
+    panel = graphite.panel("Self-consumption and self-sufficiency today")
+    percentages = {name: values[max(values)] for name, values in panel.items()}
 
-    assert shown == pytest.approx(
+    assert percentages == pytest.approx(
         {
             "Self-consumption": 100 * (1 - energy["Export"] / energy["Production"]),
             "Self-sufficiency": 100 * (1 - energy["Import"] / energy["Consumption"]),
         },
         abs=0.1,
     )
-    assert all(0 < share < 100 for share in shown.values())
+    assert all(0 < share < 100 for share in percentages.values())
 
 
-def test_power_now_is_the_newest(graphite: Graphite) -> None:
-    """The house's draw counts the battery in, which the gateway does not."""
+def test_power_now_is_the_newest_power(graphite: Graphite) -> None:
+    """Consumption includes the battery, which the gateway leaves out."""
     power = graphite.days.house.at(graphite.days.now).power
-    shown = {name: values[max(values)] for name, values in graphite.panel("Power now").items()}
+    newest = {name: values[max(values)] for name, values in graphite.panel("Power now").items()}
 
-    assert shown == pytest.approx(
+    assert newest == pytest.approx(
         {
             "Production": power.production_w,
             "Consumption": power.load_w,
@@ -188,13 +189,13 @@ def test_power_now_is_the_newest(graphite: Graphite) -> None:
     )
 
 
-# --- Panels and pipeline ---
+# --- Inverters and pipeline ---
 
 
-def test_a_shaded_and_a_silent_inverter_are_last(graphite: Graphite) -> None:
-    """Half the light is half the median, no report is nothing, and the worst come last."""
+def test_a_shaded_and_a_silent_inverter_have_the_lowest_percentages(graphite: Graphite) -> None:
+    """Half the light is half the median, no report is 0, and the lowest come last."""
     days = graphite.days
-    today = graphite.panel("Today against the median")
+    today = graphite.panel("Today, compared with the median")
     share = {serial: values[max(values)] for serial, values in today.items()}
 
     assert list(share)[-2:] == [days.shaded, days.silent]
@@ -204,36 +205,37 @@ def test_a_shaded_and_a_silent_inverter_are_last(graphite: Graphite) -> None:
 
 
 def test_energy_from_reported_power_is_close_to_the_counters(graphite: Graphite) -> None:
-    """What is added up from five-minute powers is within three percent of what the inverters counted."""
-    estimated = graphite.panel("Today's energy, from reported power")
-    counted = graphite.panel("Today's energy, by the inverters' own counters")
+    """The sum of five-minute powers is within three percent of the inverters' counters."""
+    estimated = graphite.panel("Energy today, from reported power")
+    counted = graphite.panel("Energy today, from the inverters' counters")
 
     for serial, hours in counted.items():
         if serial != graphite.days.silent:
             assert sum(estimated[serial].values()) == pytest.approx(sum(hours.values()), rel=0.03)
 
 
-def test_the_gap_of_a_gateway_is_counted_in_minutes(graphite: Graphite) -> None:
-    """Two hours without a reading are 120 minutes; a gateway that was always read has none."""
-    whole, troubled = (graphite.panel("Without a reading today", serial)["Minutes"] for serial in (WHOLE, TROUBLED))
+def test_the_time_without_readings_is_the_length_of_the_gap(graphite: Graphite) -> None:
+    """A gap of two hours is 120 minutes; a gateway without a gap has none."""
+    title = "Time without readings today"
+    uninterrupted, interrupted = (graphite.panel(title, serial)["Minutes"] for serial in (UNINTERRUPTED, INTERRUPTED))
 
-    assert sum(whole.values()) == 0
-    assert sum(troubled.values()) == pytest.approx(120, abs=5)
+    assert sum(uninterrupted.values()) == 0
+    assert sum(interrupted.values()) == pytest.approx(120, abs=5)
 
 
-def test_the_age_of_the_newest_reading_grows_through_a_gap(graphite: Graphite) -> None:
-    """It is that of the newest slot now, and was two hours at the gap's end."""
-    (begin, end) = graphite.days.problem.gap
-    ages = graphite.panel("Age of the newest reading", TROUBLED)["Age"]
+def test_the_age_of_the_newest_reading_grows_during_a_gap(graphite: Graphite) -> None:
+    """It was two hours at the end of the gap, and is that of the newest slot now."""
+    (begin, end) = graphite.days.interruption.gap
+    ages = graphite.panel("Age of the newest reading", INTERRUPTED)["Age"]
 
     assert ages[max(ages)] <= 20
     assert max(ages.values()) == pytest.approx(end - begin, abs=60)
 
 
 def test_readings_per_minute_and_errors_are_what_was_counted(graphite: Graphite) -> None:
-    """Twelve readings in ten seconds are seventy-two a minute; kinds of errors that did not occur are not drawn."""
+    """Twelve readings in ten seconds are seventy-two a minute; errors that did not occur have no series."""
     rates = {name: sorted(values.values()) for name, values in graphite.panel("Readings per minute").items()}
-    errors = graphite.panel("Errors by kind, hour by hour")
+    errors = graphite.panel("Errors by hour")
 
     assert {name: values[len(values) // 2] for name, values in rates.items()} == dict.fromkeys(
         ("taken", "delivered", "receipted"), 72

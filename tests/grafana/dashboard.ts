@@ -1,5 +1,5 @@
-// What a dashboard may hold: Grafana's own types, made strict. Grafana fills in what a panel leaves out of its options,
-// and JSON holds the values of enumerations and not their names.
+// The type of a dashboard: Grafana's own types, made strict. A panel may omit options, for which Grafana has defaults, and
+// JSON contains the values of enumerations instead of their names.
 import type { Dashboard as GrafanaDashboard, FieldConfig, Panel, VariableModel } from '@grafana/schema';
 import type * as barchart from '@grafana/schema/dist/esm/raw/composable/barchart/panelcfg/x/BarChartPanelCfg_types.gen';
 import type * as bargauge from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';

@@ -1,4 +1,4 @@
-"""The dashboards are what their program writes and what Grafana's own types allow."""
+"""The dashboards' files are what their program generates, and valid by Grafana's own types."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.npm import node_with_packages
 ROOT = Path(__file__).parents[2]
 CHECKER = ROOT / "tests" / "grafana"
 PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
-CHECK_DEADLINE_S = 60
+TYPE_CHECK_TIMEOUT_S = 60
 GRID_WIDTH = 24
 
 DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES.glob("*.json")}
@@ -28,8 +28,8 @@ def test_the_files_are_what_the_program_writes() -> None:
     assert {file: file.read_text() for file in FILES.iterdir()} == texts()
 
 
-def test_every_panel_has_its_picture_in_the_documents() -> None:
-    """What `python -m tests.docker.draw docs/dashboards` makes is there, and shown."""
+def test_every_panel_has_a_picture_in_the_docs() -> None:
+    """`python -m tests.docker.draw docs/dashboards` renders them."""
     shown = (ROOT / "docs" / "dashboards.md").read_text()
     pictures = {
         picture_name(name, panel["title"])
@@ -49,7 +49,7 @@ def node() -> str:
 
 
 def type_check(node: str, folder: Path, *dashboards: str) -> str:
-    """Return what TypeScript has against dashboards, each held against Grafana's types; empty if nothing."""
+    """Return the errors that TypeScript finds in dashboards by Grafana's types; empty if there are none."""
     types = CHECKER / "dashboard"
     sources = []
     for number, dashboard in enumerate(dashboards):
@@ -63,14 +63,14 @@ def type_check(node: str, folder: Path, *dashboards: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=CHECK_DEADLINE_S,
+        timeout=TYPE_CHECK_TIMEOUT_S,
         check=False,
     ).stdout
 
 
 @pytest.mark.npm
-def test_the_dashboards_are_of_grafanas_types(node: str, tmp_path: Path) -> None:
-    """Fields, options and their values are known to @grafana/schema 12."""
+def test_the_dashboards_are_valid_by_grafanas_types(node: str, tmp_path: Path) -> None:
+    """@grafana/schema 12 defines all fields, options and values."""
     assert type_check(node, tmp_path, *texts().values()) == ""
 
 
@@ -93,18 +93,18 @@ MISSPELT = [
 
 
 @pytest.mark.npm
-def test_a_misspelt_dashboard_is_refused(node: str, tmp_path: Path) -> None:
-    """A wrong name or value anywhere is an error in that dashboard, so that silence means something."""
-    whole = texts()[FILES / "solar-energy.json"]
-    assert all(right in whole for right, _wrong in MISSPELT)
+def test_a_misspelt_name_or_value_is_an_error(node: str, tmp_path: Path) -> None:
+    """TypeScript finds it in any part of a dashboard, so the check above can fail."""
+    correct = texts()[FILES / "solar-energy.json"]
+    assert all(right in correct for right, _wrong in MISSPELT)
 
-    report = type_check(node, tmp_path, whole, *(whole.replace(right, wrong, 1) for right, wrong in MISSPELT))
+    errors = type_check(node, tmp_path, correct, *(correct.replace(right, wrong, 1) for right, wrong in MISSPELT))
 
-    refused = {int(number) for number in re.findall(r"(\d+)\.ts\(\d+,\d+\): error TS", report)}
-    assert refused == set(range(1, len(MISSPELT) + 1)), report
+    with_errors = {int(number) for number in re.findall(r"(\d+)\.ts\(\d+,\d+\): error TS", errors)}
+    assert with_errors == set(range(1, len(MISSPELT) + 1)), errors
 
 
-def test_the_packages_that_check_are_pinned_without_a_download_address() -> None:
+def test_the_type_checks_packages_are_pinned_by_hash_without_a_registry() -> None:
     """The lock names every package by its hash and the installing machine decides where it comes from."""
     packages = json.loads((CHECKER / "package-lock.json").read_text())["packages"]
 
@@ -112,8 +112,8 @@ def test_the_packages_that_check_are_pinned_without_a_download_address() -> None
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_every_panel_has_a_place_a_title_and_an_explanation(name: str) -> None:
-    """Panels fill the grid line by line without overlapping, and a person can read what each shows."""
+def test_every_panel_has_a_place_a_title_and_a_description(name: str) -> None:
+    """Panels fill the grid without overlapping, and titles are unique."""
     panels = DASHBOARDS[name]["panels"]
     places = [panel["gridPos"] for panel in panels]
     covered = [
@@ -127,8 +127,8 @@ def test_every_panel_has_a_place_a_title_and_an_explanation(name: str) -> None:
     assert all(panel["description"].endswith(".") for panel in panels)
 
 
-def test_what_is_provisioned_is_where_the_compose_file_mounts_it() -> None:
-    """The provider's folder is the mounted one, and the dashboards' data source is the provisioned one."""
+def test_provisioned_files_are_where_the_compose_file_mounts_them() -> None:
+    """The provider's folder is mounted, and the dashboards use the provisioned data source."""
     [provider] = yaml.safe_load((PROVISIONING / "dashboards" / "enphase.yaml").read_text())["providers"]
     [source] = yaml.safe_load((PROVISIONING / "datasources" / "graphite.yaml").read_text())["datasources"]
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -146,7 +146,7 @@ def test_what_is_provisioned_is_where_the_compose_file_mounts_it() -> None:
     assert set(compose["grafana"]["networks"]) & set(compose["graphite"]["networks"])
 
 
-def test_every_metric_drawn_is_one_that_a_service_publishes() -> None:
+def test_every_metric_of_a_panel_is_part_of_the_contract() -> None:
     """The pipeline's panels request names of the contract."""
     contract = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text())
     published = set(re.findall(r"`(\w+)`", contract["components"]["schemas"]["Metrics"]["description"]))

@@ -95,11 +95,6 @@ SKIPPED_FOLDERS = {".git", ".venv", "node_modules", "state", "__pycache__"}
 THIS_FILE = "tests/unit/test_plain_english.py"
 
 NOT_YET = {
-    "deploy/grafana/dashboard.py",
-    "deploy/grafana/panels.py",
-    "deploy/grafana/pipeline.py",
-    "deploy/grafana/series.py",
-    "deploy/grafana/solar_energy.py",
     "tests/integration/test_simulator_pyenphase.py",
     "tests/unit/simulator/test_enlighten.py",
     "tests/unit/simulator/test_envoy.py",

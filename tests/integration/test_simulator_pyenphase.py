@@ -1,4 +1,4 @@
-"""pyenphase, the library behind Home Assistant, as the judge of whether the simulator is true to life."""
+"""The simulator is read by pyenphase, the library of Home Assistant, like a real gateway."""
 
 import asyncio
 import json
@@ -25,36 +25,36 @@ MODELS = [
 
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One state folder for all, so that days are added up once."""
+    """Return one state folder for all tests, so that past days are computed once."""
     return tmp_path_factory.mktemp("state")
 
 
-def settings(state_dir: Path, **wanted: object) -> SimulatorSettings:
-    """Return settings with free ports and no slow answers."""
+def settings(state_dir: Path, **changes: object) -> SimulatorSettings:
+    """Return settings with free ports and without delays."""
     defaults = {"envoy_port": 0, "enlighten_port": 0, "control_port": 0, "slow_answers_s": 0, "state_dir": state_dir}
-    return SimulatorSettings.model_validate(defaults | wanted)
+    return SimulatorSettings.model_validate(defaults | changes)
 
 
 def enlighten_token(simulator: Simulator) -> str:
-    """Log in and exchange, as an owner's tool does."""
+    """Return a token, after a log-in as an owner's program does it."""
     login = requests.post(
         f"{simulator.enlighten_url}/login/login.json?",
         data={"user[email]": "owner@example.com", "user[password]": "sunshine"},
         timeout=5,
     )
     login.raise_for_status()
-    wanted = {
+    body = {
         "session_id": login.json()["session_id"],
         "serial_num": simulator.serial,
         "username": "owner@example.com",
     }
-    tokens = requests.post(f"{simulator.enlighten_url}/tokens", json=wanted, timeout=5)
+    tokens = requests.post(f"{simulator.enlighten_url}/tokens", json=body, timeout=5)
     tokens.raise_for_status()
     return tokens.text
 
 
 async def read_with_pyenphase(simulator: Simulator) -> EnvoyData:
-    """Return what pyenphase makes of the gateway."""
+    """Return what pyenphase reads from the gateway."""
     scheme, _, host = simulator.envoy_url.partition("://")
     envoy = Envoy(host)
     try:
@@ -75,7 +75,7 @@ async def read_with_pyenphase(simulator: Simulator) -> EnvoyData:
 
 
 def newest(simulator: Simulator, path: str) -> object:
-    """Return what the simulator last served at a path."""
+    """Return the newest response for a path."""
     return json.loads(str(simulator.request_log.served("envoy", path)[-1]["body"]))
 
 
@@ -83,11 +83,11 @@ def newest(simulator: Simulator, path: str) -> object:
 def test_every_model_is_read_by_pyenphase_without_error(
     state_dir: Path, model: str, firmware: str, batteries: int
 ) -> None:
-    """A simulated gateway is a gateway to Home Assistant's library, and its numbers arrive unchanged."""
-    wanted = settings(
+    """Its numbers arrive unchanged."""
+    chosen = settings(
         state_dir, model=model, firmware=firmware, batteries=batteries, start="2026-06-21T15:20", inverters=10
     )
-    with Simulator(wanted) as simulator:
+    with Simulator(chosen) as simulator:
         data = asyncio.run(read_with_pyenphase(simulator))
 
         assert data.system_production is not None
@@ -168,7 +168,7 @@ def test_every_gateway_served_from_a_folder_is_read_by_pyenphase(
 @pytest.mark.recordings
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recording_is_read_by_pyenphase(state_dir: Path, name: str) -> None:
-    """A recorded gateway answers as the real one did, log-in included."""
+    """With the log-in and the recorded responses."""
     data = read_folder_with_pyenphase(RECORDINGS / name, state_dir)
 
     assert data.system_production is not None
@@ -181,6 +181,6 @@ def read_folder_with_pyenphase(folder: Path, state_dir: Path) -> EnvoyData:
         data = asyncio.run(read_with_pyenphase(simulator))
 
         served = simulator.request_log.served("envoy", "/api/v1/production")
-        bodies = {answer["body"] for answer in served if answer["status"] == 200}
+        bodies = {response["body"] for response in served if response["status"] == 200}
         assert bodies <= {(folder / "api_v1_production").read_text()}
         return data

@@ -94,16 +94,6 @@ OTHER_FILES = {"Makefile", "Dockerfile", "Procfile", ".env.example", "acl", "run
 SKIPPED_FOLDERS = {".git", ".venv", "node_modules", "state", "__pycache__"}
 THIS_FILE = "tests/unit/test_plain_english.py"
 
-NOT_YET = {
-    "tests/integration/test_simulator_pyenphase.py",
-    "tests/unit/simulator/test_enlighten.py",
-    "tests/unit/simulator/test_envoy.py",
-    "tests/unit/simulator/test_faults.py",
-    "tests/unit/simulator/test_house.py",
-    "tests/unit/simulator/test_recording.py",
-}
-"""Files that are still to be rewritten; a file goes from here when it is."""
-
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files that people read."""
@@ -188,10 +178,7 @@ def test_a_file_uses_the_terms_of_the_field(name: str) -> None:
     """A phrase of the list has a term that describes more exactly what happens."""
     avoided = list(avoided_in(name, TEXTS[name]))
 
-    if name in NOT_YET:
-        assert avoided, f"{name} is rewritten: remove it from NOT_YET"
-    else:
-        assert not avoided, "\n".join(avoided)
+    assert not avoided, "\n".join(avoided)
 
 
 @pytest.mark.parametrize(

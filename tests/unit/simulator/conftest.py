@@ -1,4 +1,4 @@
-"""What the simulator's tests share: a running simulator, and clients that know its log-in."""
+"""Fixtures of the simulator's tests: a running simulator, and clients that authenticate."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,25 +14,25 @@ from services.simulator.simulator import Simulator
 
 
 class Start(Protocol):
-    """Starts a simulator with some settings; it stops with the test."""
+    """Starts a simulator that stops at the end of the test."""
 
-    def __call__(self, **wanted: object) -> Simulator:
-        """Return it running."""
+    def __call__(self, **settings: object) -> Simulator:
+        """Return a running simulator with these settings."""
         ...
 
 
 @pytest.fixture(scope="session")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One state folder for all tests, so that days are added up once."""
+    """Return one state folder for all tests, so that past days are computed once."""
     return tmp_path_factory.mktemp("state")
 
 
 @pytest.fixture
 def start(state_dir: Path) -> Iterator[Start]:
-    """Start simulators on free ports, at noon of a June day."""
+    """Yield what starts simulators on free ports, at noon of a day in June."""
     with ExitStack() as stack:
 
-        def start(**wanted: object) -> Simulator:
+        def start(**settings: object) -> Simulator:
             defaults: dict[str, object] = {
                 "envoy_port": 0,
                 "enlighten_port": 0,
@@ -42,26 +42,26 @@ def start(state_dir: Path) -> Iterator[Start]:
                 "commissioned": "2026-06-01",
                 "start": "2026-06-21T12:00",
             }
-            return stack.enter_context(Simulator(SimulatorSettings.model_validate(defaults | wanted)))
+            return stack.enter_context(Simulator(SimulatorSettings.model_validate(defaults | settings)))
 
         yield start
 
 
 class Read(Protocol):
-    """Reads an address of the simulated gateway."""
+    """Sends a request to the simulated gateway."""
 
     def __call__(
         self, simulator: Simulator, path: str, *, token: str | None = "", **details: object
     ) -> requests.Response:
-        """Return the answer; a good token is shown unless another, or None, is given."""
+        """Return the response; the token is a valid one by default, and None sends none."""
         ...
 
 
 @pytest.fixture
 def read(state_dir: Path) -> Iterator[Read]:
-    """Read as a client that trusts the gateway's own certificate and keeps no cookies."""
+    """Yield a client that trusts the gateway's own certificate and keeps no cookies."""
     with requests.Session() as session:
-        session.trust_env = False  # a REQUESTS_CA_BUNDLE would win over `verify`
+        session.trust_env = False  # REQUESTS_CA_BUNDLE would take precedence over `verify`
 
         def read(simulator: Simulator, path: str, *, token: str | None = "", **details: object) -> requests.Response:
             headers: dict[str, str] = {}
@@ -69,13 +69,13 @@ def read(state_dir: Path) -> Iterator[Read]:
                 headers["Authorization"] = f"Bearer {token or simulator.token()}"
             session.cookies.clear()
             session.verify = str(state_dir / f"gateway-{simulator.serial}.pem")
-            wanted: dict[str, Any] = {"method": "GET", "timeout": 5, "headers": headers} | details
-            return session.request(url=simulator.envoy_url + path, **wanted)
+            request: dict[str, Any] = {"method": "GET", "timeout": 5, "headers": headers} | details
+            return session.request(url=simulator.envoy_url + path, **request)
 
         yield read
 
 
 @pytest.fixture
 def control() -> Callable[[Simulator], ControlClient]:
-    """Talk to a simulator's control address."""
+    """Return what makes a client of a simulator's control endpoint."""
     return lambda simulator: ControlClient(simulator.control_url)

@@ -1,4 +1,4 @@
-"""The pretend Enlighten: password against session, session against token, and all it can refuse."""
+"""The simulated Enlighten: log-in, token exchange, and what it rejects."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,14 @@ FORM = {"user[email]": EMAIL, "user[password]": PASSWORD}
 
 def log_in(simulator: Simulator, **details: object) -> requests.Response:
     """Send a log-in."""
-    wanted: dict[str, object] = {"timeout": 5} | (details or {"data": FORM})
-    return requests.post(f"{simulator.enlighten_url}/login/login.json?", **wanted)  # type: ignore[arg-type]
+    request: dict[str, object] = {"timeout": 5} | (details or {"data": FORM})
+    return requests.post(f"{simulator.enlighten_url}/login/login.json?", **request)  # type: ignore[arg-type]
 
 
 def exchange(simulator: Simulator, **details: object) -> requests.Response:
-    """Send an exchange, right but for the details."""
-    wanted = {"session_id": "", "serial_num": simulator.serial, "username": EMAIL} | details
-    return requests.post(f"{simulator.enlighten_url}/tokens", json=wanted, timeout=5)
+    """Send an exchange; the details replace valid ones."""
+    body = {"session_id": "", "serial_num": simulator.serial, "username": EMAIL} | details
+    return requests.post(f"{simulator.enlighten_url}/tokens", json=body, timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -39,24 +39,24 @@ def exchange(simulator: Simulator, **details: object) -> requests.Response:
     ],
     ids=["form", "multipart", "nested JSON", "flat JSON"],
 )
-def test_login_is_understood_in_every_encoding_in_use(start: Start, encoding: dict[str, object]) -> None:
-    """Tools send forms, multipart forms and JSON; all of them get a session."""
-    answer = log_in(start(), **encoding)
-    assert answer.status_code == 200
-    assert answer.json()["message"] == "success"
-    assert answer.cookies["_enlighten_4_session"] == answer.json()["session_id"]
+def test_a_log_in_is_accepted_in_every_encoding_in_use(start: Start, encoding: dict[str, object]) -> None:
+    """Existing clients send forms, multipart forms and JSON; each gets a session."""
+    response = log_in(start(), **encoding)
+    assert response.status_code == 200
+    assert response.json()["message"] == "success"
+    assert response.cookies["_enlighten_4_session"] == response.json()["session_id"]
 
 
 @pytest.mark.parametrize(("account", "lifetime_s"), [("owner", 31536000), ("installer", 43200)])
-def test_token_has_the_claims_of_its_account_and_opens_the_gateway(
+def test_a_token_has_the_claims_of_its_account_and_is_accepted(
     start: Start, read: Read, account: str, lifetime_s: int
 ) -> None:
-    """ES256 with a key id, for this serial, for a year or for twelve hours."""
+    """ES256 with a key id, for this serial, valid for a year or for twelve hours."""
     simulator = start(account=account)
     login = log_in(simulator).json()
     assert login["is_consumer"] == (account == "owner")
-    answer = exchange(simulator, session_id=login["session_id"])
-    token = answer.text
+    response = exchange(simulator, session_id=login["session_id"])
+    token = response.text
     assert token.count(".") == 2
     header = jwt.get_unverified_header(token)
     assert (header["alg"], header["typ"]) == ("ES256", "JWT")
@@ -68,16 +68,16 @@ def test_token_has_the_claims_of_its_account_and_opens_the_gateway(
     assert read(simulator, "/home", token=token).status_code == 200
 
 
-def test_lifetime_of_tokens_can_be_shortened(start: Start) -> None:
-    """For a test of what happens when a token runs out."""
+def test_the_lifetime_of_tokens_can_be_set(start: Start) -> None:
+    """For tests of expired tokens."""
     simulator = start(token_lifetime_s=5)
     token = exchange(simulator, session_id=log_in(simulator).json()["session_id"]).text
     claims = jwt.decode(token, options={"verify_signature": False})
     assert claims["exp"] - claims["iat"] == 5
 
 
-def test_wrong_password_session_or_serial_is_refused_and_counted(start: Start, control: Control) -> None:
-    """Nobody gets in with less than all three."""
+def test_a_wrong_password_session_or_serial_is_rejected_and_counted(start: Start, control: Control) -> None:
+    """A token requires all three."""
     simulator = start()
     bad = [
         log_in(simulator, data=FORM | {"user[password]": "rain"}),
@@ -85,7 +85,7 @@ def test_wrong_password_session_or_serial_is_refused_and_counted(start: Start, c
         log_in(simulator, json=[1]),
         log_in(simulator, data=b"\xff", headers={"Content-Type": "multipart/form-data"}),
     ]
-    assert [(answer.status_code, answer.json()) for answer in bad] == [(401, {"message": "Invalid"})] * 4
+    assert [(response.status_code, response.json()) for response in bad] == [(401, {"message": "Invalid"})] * 4
     session = log_in(simulator).json()["session_id"]
     assert exchange(simulator, session_id="0" * 32).status_code == 401
     assert exchange(simulator, session_id=["x"]).status_code == 401
@@ -107,44 +107,44 @@ def test_wrong_password_session_or_serial_is_refused_and_counted(start: Start, c
         ("too-many-sessions", {"message": "Too many active sessions"}),
     ],
 )
-def test_login_that_ends_without_a_session_has_its_known_shapes(
+def test_a_log_in_without_a_session_has_its_known_shapes(
     start: Start, control: Control, fault: str, body: dict[str, object]
 ) -> None:
-    """Status 200, and no session_id: second factor, blocked account, too many sessions."""
+    """Status 200 and no session_id: second factor, blocked account, too many sessions."""
     simulator = start()
     control(simulator).add_fault(fault, count=1)
-    answer = log_in(simulator)
-    assert (answer.status_code, answer.json()) == (200, body)
-    assert ("login_otp_nonce" in answer.cookies) == (fault == "mfa")
+    response = log_in(simulator)
+    assert (response.status_code, response.json()) == (200, body)
+    assert ("login_otp_nonce" in response.cookies) == (fault == "mfa")
     assert "session_id" in log_in(simulator).json()
 
 
-def test_exchange_can_give_text_that_is_no_token(start: Start, control: Control) -> None:
-    """Status 200 and an excuse; and the general faults work here too."""
+def test_an_exchange_can_return_a_text_that_is_no_token(start: Start, control: Control) -> None:
+    """With status 200; the general faults work here too."""
     simulator = start()
     session = log_in(simulator).json()["session_id"]
     control(simulator).add_fault("not-a-jwt", count=1)
     control(simulator).add_fault("429", server="enlighten", path="/login", retry_after_s=120)
-    answer = exchange(simulator, session_id=session)
-    assert (answer.status_code, answer.text.count(".")) == (200, 0)
+    response = exchange(simulator, session_id=session)
+    assert (response.status_code, response.text.count(".")) == (200, 0)
     limited = log_in(simulator)
     assert (limited.status_code, limited.headers["Retry-After"]) == (429, "120")
     assert exchange(simulator, session_id=session).text.count(".") == 2
 
 
-def test_enlighten_can_speak_tls(start: Start) -> None:
-    """With a certificate that names the loopback."""
+def test_enlighten_can_use_tls(start: Start) -> None:
+    """With a certificate for the loopback addresses."""
     simulator = start(enlighten_tls=True)
     assert simulator.enlighten_url.startswith("https://")
     with requests.Session() as session:
         session.trust_env = False
         file = simulator._settings.state_dir / "enlighten.pem"
-        answer = session.post(f"{simulator.enlighten_url}/login/login.json", data=FORM, verify=str(file), timeout=5)
-    assert answer.status_code == 200
+        response = session.post(f"{simulator.enlighten_url}/login/login.json", data=FORM, verify=str(file), timeout=5)
+    assert response.status_code == 200
 
 
-def test_control_hands_out_any_token(start: Start, read: Read, control: Control) -> None:
-    """For tests that need a token without a log-in, or a bad one."""
+def test_control_issues_any_token(start: Start, read: Read, control: Control) -> None:
+    """For tests that need a token without a log-in, or an invalid one."""
     simulator = start()
     assert read(simulator, "/home", token=control(simulator).token()).status_code == 200
     assert read(simulator, "/home", token=control(simulator).token(serial="1")).status_code == 401

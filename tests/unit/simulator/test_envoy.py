@@ -1,4 +1,4 @@
-"""The pretend Envoy: who may read it, and the shapes of its answers."""
+"""The simulated Envoy: authentication, and the shapes of its responses."""
 
 import hashlib
 import json
@@ -33,39 +33,39 @@ Control = Callable[[Simulator], ControlClient]
 READINGS = "/ivp/meters/readings"
 
 
-def test_info_is_told_to_everyone(start: Start, read: Read) -> None:
-    """Serial number, firmware and kind of gateway are known before any log-in."""
+def test_info_needs_no_authentication(start: Start, read: Read) -> None:
+    """Serial number, firmware and metering are public."""
     for model, firmware, metered in (("metered-single", "8", "true"), ("unmetered", "5", "false")):
         simulator = start(model=model, firmware=firmware)
-        answer = read(simulator, "/info", token=None)
-        assert answer.status_code == 200
-        info = ET.fromstring(answer.content)
+        response = read(simulator, "/info", token=None)
+        assert response.status_code == 200
+        info = ET.fromstring(response.content)
         assert info.findtext("device/sn") == simulator.serial
         assert info.findtext("device/imeter") == metered
         assert re.match(rf"D{firmware}\.", info.findtext("device/software") or "")
         assert (info.findtext("web-tokens") == "true") == (firmware == "8")
-        assert read(simulator, "/info.xml", token=None).content[:60] == answer.content[:60]
+        assert read(simulator, "/info.xml", token=None).content[:60] == response.content[:60]
 
 
-def test_without_token_everything_else_is_the_401_page(start: Start, read: Read) -> None:
-    """Firmware 8 answers a stranger with HTML, not with JSON."""
+def test_without_a_token_every_other_path_is_the_401_page(start: Start, read: Read) -> None:
+    """Firmware 8 responds with HTML, not with JSON."""
     simulator = start()
     for path in (READINGS, "/production.json", "/api/v1/production", "/home", "/auth/check_jwt"):
-        answer = read(simulator, path, token=None)
-        assert (answer.status_code, answer.headers["Content-Type"]) == (401, "text/html")
-        assert "401 Authorization Required" in answer.text
+        response = read(simulator, path, token=None)
+        assert (response.status_code, response.headers["Content-Type"]) == (401, "text/html")
+        assert "401 Authorization Required" in response.text
 
 
-def test_tokens_that_are_foreign_or_stale_are_refused(start: Start, read: Read) -> None:
-    """A token counts if this Enlighten signed it for this gateway and it has not expired."""
+def test_a_foreign_or_expired_token_is_rejected(start: Start, read: Read) -> None:
+    """A token is valid if this Enlighten signed it for this gateway and it has not expired."""
     simulator = start()
-    other_mint = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
+    other_issuer = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
     good = simulator.token()
     tampered = f"{good[:-8]}AAAAAAAA"
     bad = [
         simulator.token("122000000000"),
         simulator.token(lifetime_s=-1),
-        other_mint.issue(simulator.serial, "owner", "x"),
+        other_issuer.issue(simulator.serial, "owner", "x"),
         tampered,
         "not.a.token",
         "nonsense",
@@ -74,8 +74,8 @@ def test_tokens_that_are_foreign_or_stale_are_refused(start: Start, read: Read) 
     assert read(simulator, READINGS, token=good).status_code == 200
 
 
-def test_token_expires_while_it_is_used(start: Start, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token that was good is refused from its expiry on, however often it was checked before."""
+def test_a_token_expires_while_it_is_used(start: Start, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its expiry on it is rejected, although it was verified before."""
     simulator = start()
     token = simulator.token(lifetime_s=60)
     assert read(simulator, READINGS, token=token).status_code == 200
@@ -84,30 +84,29 @@ def test_token_expires_while_it_is_used(start: Start, read: Read, monkeypatch: p
     assert read(simulator, READINGS, token=token).status_code == 401
 
 
-def test_session_cookie_alone_opens_for_ten_minutes_after_its_last_use(
+def test_a_session_cookie_is_valid_for_ten_minutes_after_its_last_use(
     start: Start, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """check_jwt begins a session; it lives as long as it is used."""
+    """check_jwt starts a session, which each use extends."""
     simulator = start()
     for method in ("GET", "POST"):
-        begun = read(simulator, "/auth/check_jwt", method=method)
-        assert begun.status_code == 200
-        assert "Valid token" in begun.text
-    cookies = {"sessionId": begun.cookies["sessionId"]}
+        started = read(simulator, "/auth/check_jwt", method=method)
+        assert started.status_code == 200
+        assert "Valid token" in started.text
+    cookies = {"sessionId": started.cookies["sessionId"]}
     now = time.monotonic()
 
     def status_after(seconds: float) -> int:
-        monkeypatch.setattr(
-            authentication, "time", type("Time", (), {"monotonic": staticmethod(lambda: now + seconds)})
-        )
+        clock = type("Time", (), {"monotonic": staticmethod(lambda: now + seconds)})
+        monkeypatch.setattr(authentication, "time", clock)
         return read(simulator, READINGS, token=None, cookies=cookies).status_code
 
     assert [status_after(seconds) for seconds in (500, 1000, 1590, 2200)] == [200, 200, 200, 401]
     assert read(simulator, READINGS, token=None, cookies={"sessionId": "made-up"}).status_code == 401
 
 
-def test_firmware_5_takes_digest_and_nothing_else(start: Start, read: Read) -> None:
-    """User envoy with the last six digits of the serial number may read; a wrong password or a token may not."""
+def test_firmware_5_requires_a_digest(start: Start, read: Read) -> None:
+    """It accepts user envoy with the last six digits of the serial number, and no wrong password and no token."""
     simulator = start(firmware="5", installer_password="abc")
     assert simulator.envoy_url.startswith("http:")
     path = "/production.json?details=1"
@@ -120,8 +119,8 @@ def test_firmware_5_takes_digest_and_nothing_else(start: Start, read: Read) -> N
     assert refused.headers["WWW-Authenticate"].startswith('Digest realm="')
 
 
-def test_digest_with_an_old_nonce_is_stale_and_one_for_another_address_is_wrong() -> None:
-    """A right answer to an old challenge is asked again; one computed for another address is refused."""
+def test_a_digest_with_an_expired_nonce_is_stale_and_one_for_another_path_is_invalid() -> None:
+    """A valid digest of an expired challenge is stale; one that was computed for another path is rejected."""
 
     def md5(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()
@@ -144,8 +143,8 @@ def test_digest_with_an_old_nonce_is_stale_and_one_for_another_address_is_wrong(
     assert "stale=true" in old.challenge(stale=True)
 
 
-def test_without_auth_everyone_reads(start: Start, read: Read) -> None:
-    """The check can be switched off."""
+def test_authentication_can_be_switched_off(start: Start, read: Read) -> None:
+    """Then a request without a token is accepted."""
     assert read(start(auth=False), READINGS, token=None).status_code == 200
 
 
@@ -155,7 +154,7 @@ def test_without_auth_everyone_reads(start: Start, read: Read) -> None:
 def test_meters_have_three_channels_and_totals_that_are_their_sums(
     start: Start, read: Read, model: str, phases: int, mode: str
 ) -> None:
-    """As on a real gateway: unused channels are zero, voltage and current are summed, single phase says three."""
+    """As on a real gateway: unused channels are zero, voltage and current are sums, a single phase has mode three."""
     simulator = start(model=f"metered-{model}", batteries=1)
     meters = read(simulator, "/ivp/meters").json()
     assert [meter["measurementType"] for meter in meters] == ["production", "net-consumption", "storage"]
@@ -181,32 +180,32 @@ def test_production_json_adds_up_and_agrees_with_the_meters(start: Start, read: 
     simulator = start(model="metered-three", batteries=2)
     simulator.clock.speed = 0
     body = read(simulator, "/production.json?details=1").json()
-    made, (used, net) = body["production"][1], body["consumption"]
+    own, (total, net) = body["production"][1], body["consumption"]
     production, grid, _ = read(simulator, READINGS).json()
-    for one, other, both in zip([made, *made["lines"]], [net, *net["lines"]], [used, *used["lines"]], strict=True):
+    for one, other, both in zip([own, *own["lines"]], [net, *net["lines"]], [total, *total["lines"]], strict=True):
         assert both["wNow"] == round(one["wNow"] + other["wNow"], 3)
-    assert made["wNow"] == production["activePower"]
-    assert made["whLifetime"] == production["actEnergyDlvd"]
+    assert own["wNow"] == production["activePower"]
+    assert own["whLifetime"] == production["actEnergyDlvd"]
     assert net["wNow"] == grid["activePower"]
     assert net["whLifetime"] == pytest.approx(grid["actEnergyDlvd"] - grid["actEnergyRcvd"], abs=0.005)
     own_wh = production["actEnergyDlvd"] - production["actEnergyRcvd"]
-    assert used["whLifetime"] == pytest.approx(own_wh + net["whLifetime"], abs=0.02)
+    assert total["whLifetime"] == pytest.approx(own_wh + net["whLifetime"], abs=0.02)
     assert net["whToday"] == 0
-    assert made["rmsVoltage"] == pytest.approx(3 * 230, abs=20)
-    assert body["production"][0]["wNow"] == pytest.approx(made["wNow"], rel=0.5)
+    assert own["rmsVoltage"] == pytest.approx(3 * 230, abs=20)
+    assert body["production"][0]["wNow"] == pytest.approx(own["wNow"], rel=0.5)
     assert "lines" not in read(simulator, "/production.json").json()["production"][1]
     v1 = read(simulator, "/api/v1/production").json()
-    assert (v1["wattsNow"], v1["wattHoursToday"]) == (round(made["wNow"]), round(made["whToday"]))
+    assert (v1["wattsNow"], v1["wattHoursToday"]) == (round(own["wNow"]), round(own["whToday"]))
     energy = read(simulator, "/ivp/pdm/energy").json()
-    assert energy["production"]["eim"]["wattHoursLifetime"] == round(made["whLifetime"])
-    assert energy["consumption"]["eim"]["wattHoursToday"] == pytest.approx(used["whToday"], abs=1)
+    assert energy["production"]["eim"]["wattHoursLifetime"] == round(own["whLifetime"])
+    assert energy["consumption"]["eim"]["wattHoursToday"] == pytest.approx(total["whToday"], abs=1)
     reports = read(simulator, "/ivp/meters/reports").json()
     assert [report["reportType"] for report in reports] == ["production", "net-consumption", "total-consumption"]
-    assert reports[2]["cumulative"]["currW"] == used["wNow"]
+    assert reports[2]["cumulative"]["currW"] == total["wNow"]
 
 
-def test_unmetered_gateway_has_inverters_only(start: Start, read: Read) -> None:
-    """No meters, no consumption: what the inverters reported is all there is."""
+def test_an_unmetered_gateway_has_inverters_only(start: Start, read: Read) -> None:
+    """Without meters and consumption, it has the inverters' reports."""
     simulator = start(model="unmetered", inverters=7)
     assert read(simulator, "/ivp/meters").json() == []
     assert read(simulator, READINGS).json() == []
@@ -219,8 +218,8 @@ def test_unmetered_gateway_has_inverters_only(start: Start, read: Read) -> None:
     assert v1["wattsNow"] == sum(inverter["lastReportWatts"] for inverter in inverters) > 0
 
 
-def test_night_shows_the_quirks_of_the_night(start: Start, read: Read) -> None:
-    """Negative production, unsigned in /ivp/pdm/energy; inverters silent here, holding their value there."""
+def test_responses_at_night_have_the_quirks_of_real_gateways(start: Start, read: Read) -> None:
+    """Negative production, unsigned in /ivp/pdm/energy; some paths keep the inverters' last report."""
     simulator = start(start="2026-06-21T01:00")
     assert -5 < read(simulator, READINGS).json()[0]["activePower"] < 0
     assert read(simulator, "/ivp/pdm/energy").json()["production"]["eim"]["wattsNow"] > 2**32 - 6
@@ -231,21 +230,21 @@ def test_night_shows_the_quirks_of_the_night(start: Start, read: Read) -> None:
 
 
 def devices(device_data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the devices out of device_data."""
+    """Return the devices of device_data."""
     return [device for device in device_data.values() if isinstance(device, dict)]
 
 
-def test_device_data_agrees_with_the_inverters_and_is_cut_at_fifty(start: Start, read: Read) -> None:
-    """Watts are joules over seconds; of sixty inverters fifty are told, and the count says so."""
+def test_device_data_agrees_with_the_inverters_and_ends_after_fifty(start: Start, read: Read) -> None:
+    """Watts are joules divided by seconds; of sixty inverters there are fifty, and the count is fifty too."""
     simulator = start(inverters=60)
     simulator.clock.speed = 0
-    told = read(simulator, "/ivp/pdm/device_data").json()
-    assert told["deviceCount"] == told["deviceDataLimit"] == 50 == len(devices(told))
+    body = read(simulator, "/ivp/pdm/device_data").json()
+    assert body["deviceCount"] == body["deviceDataLimit"] == 50 == len(devices(body))
     reported = {
         inverter["serialNumber"]: inverter for inverter in read(simulator, "/api/v1/production/inverters").json()
     }
     assert len(reported) == 60
-    for device in devices(told):
+    for device in devices(body):
         channel = device["channels"][0]
         reading = channel["lastReading"]
         assert channel["watts"]["now"] == reported[device["sn"]]["lastReportWatts"]
@@ -253,8 +252,8 @@ def test_device_data_agrees_with_the_inverters_and_is_cut_at_fifty(start: Start,
         assert reading["endDate"] == reported[device["sn"]]["lastReportDate"]
 
 
-def test_batteries_agree_with_the_storage_meter_and_keep_the_odd_key(start: Start, read: Read) -> None:
-    """Their powers sum to the meter's, in milliwatts, under the key that ends in a colon."""
+def test_batteries_agree_with_the_storage_meter(start: Start, read: Read) -> None:
+    """The sum of their powers is the meter's; the key ends in a colon, as on real gateways."""
     simulator = start(batteries=3, start="2026-06-21T21:00")
     simulator.clock.speed = 0
     power = read(simulator, "/ivp/ensemble/power").json()["devices:"]
@@ -268,7 +267,7 @@ def test_batteries_agree_with_the_storage_meter_and_keep_the_odd_key(start: Star
     assert secctrl["ENC_agg_soc"] == round(100 * secctrl["ENC_agg_avail_energy"] / 15000) == power[0]["soc"]
 
 
-def test_addresses_that_are_not_there_are_answered_as_the_firmware_does(start: Start, read: Read) -> None:
+def test_a_missing_path_has_the_response_of_its_firmware(start: Start, read: Read) -> None:
     """404 as JSON under /ivp, a redirect to an error page elsewhere; firmware 5 has no ensemble and no /production."""
     simulator = start()
     missing = read(simulator, "/ivp/nonsense")
@@ -284,8 +283,8 @@ def test_addresses_that_are_not_there_are_answered_as_the_firmware_does(start: S
 
 
 @pytest.mark.parametrize("batteries", [0, 2])
-def test_every_known_address_answers_json_on_every_model(batteries: int) -> None:
-    """No model, with or without battery, has an address that fails."""
+def test_every_path_returns_json_on_every_model(batteries: int) -> None:
+    """With and without batteries."""
     for model in ("metered-single", "metered-split", "metered-three", "unmetered"):
         settings = SimulatorSettings.model_validate(
             {"model": model, "batteries": batteries, "commissioned": "2026-06-20", "start": "2026-06-21T00:10"}
@@ -293,13 +292,13 @@ def test_every_known_address_answers_json_on_every_model(batteries: int) -> None
         with TemporaryDirectory() as folder:
             gateway = build_gateway(settings.model_copy(update={"state_dir": Path(folder)}), Clock(settings.start_time))
             for path in ("/production", "/production.json", *ENDPOINTS):
-                answer = envoy_response(gateway.model, gateway.state(), path, "details=1")
-                assert answer.status == 200, path
-                json.loads(answer.body)
+                response = envoy_response(gateway.model, gateway.state(), path, "details=1")
+                assert response.status == 200, path
+                json.loads(response.body)
 
 
-def test_inverter_sum_wraps_below_firmware_8(start: Start, read: Read) -> None:
-    """The sum in production.json stays under 2^32 joules on firmware 7, and is whole on 8."""
+def test_the_sum_of_inverters_wraps_before_firmware_8(start: Start, read: Read) -> None:
+    """In production.json it stays below 2^32 joules on firmware 7, and is complete on 8."""
     many = {"model": "unmetered", "inverters": 300}
 
     def sums(firmware: str) -> tuple[int, int]:
@@ -314,8 +313,8 @@ def test_inverter_sum_wraps_below_firmware_8(start: Start, read: Read) -> None:
     assert (v1 - wrapped) % (2**32 // 3600) == 0
 
 
-def test_https_on_a_plain_port_is_turned_away_at_once(start: Start) -> None:
-    """A client that tries HTTPS first falls back without waiting."""
+def test_https_on_a_plain_port_is_closed_at_once(start: Start) -> None:
+    """A client that tries HTTPS first falls back without a timeout."""
     simulator = start(firmware="5")
     port = int(simulator.envoy_url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
@@ -323,15 +322,15 @@ def test_https_on_a_plain_port_is_turned_away_at_once(start: Start) -> None:
         assert connection.recv(100) == b""
 
 
-def test_slow_addresses_are_slower_than_the_others(start: Start, read: Read) -> None:
-    """/production and its like take longer by the setting; the meter readings do not."""
+def test_slow_paths_are_slower_than_the_others(start: Start, read: Read) -> None:
+    """/production and others have the delay of the setting; the meter readings do not."""
     simulator = start(slow_answers_s=0.3)
     assert read(simulator, "/production.json").elapsed.total_seconds() >= 0.3
     assert read(simulator, READINGS).elapsed.total_seconds() < 0.3
 
 
 def test_counters_continue_after_a_restart(start: Start, read: Read) -> None:
-    """Stopped and started at the same moment of the house, the gateway serves the same numbers, on the same key."""
+    """At the same simulated time the gateway serves the same numbers, and accepts the same token."""
     first = start(start="2026-06-21T12:00", speed=1e-6)
     before, token = read(first, READINGS).json(), first.token()
     first.stop()
@@ -339,41 +338,41 @@ def test_counters_continue_after_a_restart(start: Start, read: Read) -> None:
     assert read(second, READINGS, token=token).json() == before
 
 
-def test_clock_runs_at_its_speed_from_its_start(start: Start, read: Read, control: Control) -> None:
-    """Served times come from the simulated clock; time can be let pass at once."""
+def test_the_clock_runs_at_its_speed_from_its_start(start: Start, read: Read, control: Control) -> None:
+    """Timestamps are those of the simulated clock, which can be moved forward."""
     simulator = start(start="2026-06-21T06:00", speed=3600)
     begin = 1782014400  # 06:00 in central European summer
-    told = control(simulator).clock()
-    assert begin <= told["now"] < begin + 4 * 3600
-    assert told["speed"] == 3600
+    clock = control(simulator).clock()
+    assert begin <= clock["now"] < begin + 4 * 3600
+    assert clock["speed"] == 3600
     stamp = read(simulator, READINGS).json()[0]["timestamp"]
-    assert told["now"] - 1 <= stamp
-    assert control(simulator).clock(advance_s=86400)["now"] >= told["now"] + 86400
+    assert clock["now"] - 1 <= stamp
+    assert control(simulator).clock(advance_s=86400)["now"] >= clock["now"] + 86400
     assert read(simulator, READINGS).json()[0]["timestamp"] >= stamp + 86400
 
 
-def test_what_was_served_can_be_asked_for(start: Start, read: Read, control: Control) -> None:
-    """A test can hold what arrived elsewhere against the bodies that left here."""
+def test_the_request_log_has_what_was_served(start: Start, read: Read, control: Control) -> None:
+    """A test can compare what arrived elsewhere with the bodies that were sent."""
     simulator = start()
     body = read(simulator, "/production.json?details=1").text
     read(simulator, "/production.json", token=None)
-    asked = control(simulator)
-    first, second = asked.served("envoy", "/production.json")
+    client = control(simulator)
+    first, second = client.served("envoy", "/production.json")
     assert (first["body"], first["status"], first["path"]) == (body, 200, "/production.json?details=1")
     assert second["status"] == 401
-    assert asked.served("envoy", "/production.json?details=1") == [first]
-    assert {"server": "envoy", "path": "/production.json", "status": 401, "count": 1} in asked.counters()["requests"]
+    assert client.served("envoy", "/production.json?details=1") == [first]
+    assert {"server": "envoy", "path": "/production.json", "status": 401, "count": 1} in client.counters()["requests"]
 
 
-def test_state_is_kept_from_other_eyes(start: Start, state_dir: Path) -> None:
-    """Private keys can be read by their owner only."""
+def test_private_keys_can_be_read_by_their_owner_only(start: Start, state_dir: Path) -> None:
+    """Whatever the umask."""
     start()
     for file in state_dir.glob("*.pem"):
         assert file.stat().st_mode & 0o077 == 0
 
 
-def test_recorded_shapes_hold_as_json_numbers(start: Start, read: Read) -> None:
-    """Inverters speak in integers, meters in floats of three decimals."""
+def test_numbers_have_the_types_of_real_gateways(start: Start, read: Read) -> None:
+    """Integers for inverters, floats with three decimals for meters."""
     simulator = start()
     inverters = read(simulator, "/api/v1/production/inverters").json()
     assert all(isinstance(inverter["lastReportWatts"], int) for inverter in inverters)
@@ -382,8 +381,8 @@ def test_recorded_shapes_hold_as_json_numbers(start: Start, read: Read) -> None:
     assert isinstance(json.loads(text)[0]["activePower"], float)
 
 
-def test_bearer_is_asked_of_a_request_without_headers() -> None:
-    """The check itself stands on the request alone."""
+def test_a_request_without_headers_is_rejected() -> None:
+    """Without an error."""
     issuer = TokenIssuer(ec.generate_private_key(ec.SECP256R1()))
     rejection = authentication.TokenAuthentication(issuer, "1").authenticate(Request("GET", "/home"))
     assert rejection is not None

@@ -1,4 +1,4 @@
-"""Faults on demand: each has its effect, in its place, for as long as it was asked for."""
+"""Faults on demand: what each does, where, and how often."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ READINGS = "/ivp/meters/readings"
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "content_type", "told"),
+    ("name", "status", "content_type", "text"),
     [
         ("html", 200, "text/html", "<html>"),
         ("401", 401, "text/html", "401"),
@@ -35,26 +35,26 @@ READINGS = "/ivp/meters/readings"
         ("queue-full-503", 503, "text/html", "Queue full"),
     ],
 )
-def test_fault_puts_its_answer_in_the_place_of_the_real_one(
-    start: Start, read: Read, control: Control, name: str, status: int, content_type: str, told: str
+def test_a_fault_replaces_the_response_until_it_is_removed(
+    start: Start, read: Read, control: Control, name: str, status: int, content_type: str, text: str
 ) -> None:
-    """Status, kind and body are the fault's, until it is removed."""
+    """Status, content type and body are the fault's."""
     simulator = start()
     fault = control(simulator).add_fault(name)
-    answer = read(simulator, READINGS)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (status, content_type)
-    assert told in answer.text
-    assert ("Retry-After" in answer.headers) == (name in {"429", "503"})
+    response = read(simulator, READINGS)
+    assert (response.status_code, response.headers["Content-Type"]) == (status, content_type)
+    assert text in response.text
+    assert ("Retry-After" in response.headers) == (name in {"429", "503"})
     control(simulator).remove_faults(fault)
     assert read(simulator, READINGS).json()
 
 
-def test_fault_happens_only_where_and_as_often_as_it_was_asked_for(start: Start, read: Read, control: Control) -> None:
-    """A prefix or a pattern says where, a count how often."""
+def test_a_fault_hits_only_its_paths_and_as_often_as_its_count(start: Start, read: Read, control: Control) -> None:
+    """The path is a prefix or a pattern."""
     simulator = start()
-    asked = control(simulator)
-    asked.add_fault("503", path="/ivp/", count=2)
-    asked.add_fault("403", path="/api/*/inverters")
+    client = control(simulator)
+    client.add_fault("503", path="/ivp/", count=2)
+    client.add_fault("403", path="/api/*/inverters")
     paths = (
         READINGS,
         "/production.json",
@@ -65,11 +65,11 @@ def test_fault_happens_only_where_and_as_often_as_it_was_asked_for(start: Start,
     )
     assert [read(simulator, path).status_code for path in paths] == [503, 200, 503, 200, 200, 403]
     assert requests.post(f"{simulator.enlighten_url}/login/login.json", timeout=5).status_code == 401
-    assert [answer["fault"] for answer in asked.served("envoy")] == ["503", None, "503", None, None, "403"]
+    assert [response["fault"] for response in client.served("envoy")] == ["503", None, "503", None, None, "403"]
 
 
-def test_slow_answer_comes_late(start: Start, read: Read, control: Control) -> None:
-    """The delay passes before the first byte."""
+def test_slow_delays_the_response(start: Start, read: Read, control: Control) -> None:
+    """The delay is before the first byte."""
     simulator = start()
     control(simulator).add_fault("slow", delay_s=0.3)
     with pytest.raises(requests.exceptions.ReadTimeout):
@@ -77,18 +77,18 @@ def test_slow_answer_comes_late(start: Start, read: Read, control: Control) -> N
     assert read(simulator, READINGS).elapsed.total_seconds() >= 0.3
 
 
-def test_dripping_body_arrives_whole_but_late(start: Start, read: Read, control: Control) -> None:
-    """Every chunk stays within a read timeout; the whole does not."""
+def test_drip_sends_the_whole_body_slowly(start: Start, read: Read, control: Control) -> None:
+    """Each chunk arrives within a read timeout."""
     simulator = start()
-    whole = len(read(simulator, "/info").content)
-    control(simulator).add_fault("drip", chunk_bytes=whole // 3, pause_s=0.1)
-    began = time.monotonic()
-    assert len(read(simulator, "/info", timeout=1).content) == whole
-    assert time.monotonic() - began >= 0.3
+    length = len(read(simulator, "/info").content)
+    control(simulator).add_fault("drip", chunk_bytes=length // 3, pause_s=0.1)
+    started_at = time.monotonic()
+    assert len(read(simulator, "/info", timeout=1).content) == length
+    assert time.monotonic() - started_at >= 0.3
 
 
-def test_truncated_body_ends_before_its_length(start: Start, read: Read, control: Control) -> None:
-    """A client that counts notices."""
+def test_truncated_sends_less_than_the_content_length(start: Start, read: Read, control: Control) -> None:
+    """A client that counts bytes detects it."""
     simulator = start()
     control(simulator).add_fault("truncated", count=1)
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
@@ -96,19 +96,19 @@ def test_truncated_body_ends_before_its_length(start: Start, read: Read, control
     assert read(simulator, READINGS).json()
 
 
-def test_endless_body_goes_on_until_the_client_has_enough(start: Start, read: Read, control: Control) -> None:
-    """Ten times the real answer and still no end."""
+def test_endless_sends_until_the_client_closes(start: Start, read: Read, control: Control) -> None:
+    """Ten times the length of the real response, and still no end."""
     simulator = start()
-    whole = len(read(simulator, "/info").content)
+    length = len(read(simulator, "/info").content)
     control(simulator).add_fault("endless")
-    with read(simulator, "/info", stream=True) as answer:
-        assert "Content-Length" not in answer.headers
-        assert len(answer.raw.read(10 * whole)) == 10 * whole
+    with read(simulator, "/info", stream=True) as response:
+        assert "Content-Length" not in response.headers
+        assert len(response.raw.read(10 * length)) == 10 * length
 
 
 @pytest.mark.parametrize("firmware", ["8", "5"])
-def test_reset_connection_is_reset(start: Start, control: Control, firmware: str) -> None:
-    """Neither TLS nor TCP says goodbye, and no byte is answered."""
+def test_reset_resets_the_connection(start: Start, control: Control, firmware: str) -> None:
+    """Without a shutdown of TLS or TCP, and without any byte of a response."""
     simulator = start(firmware=firmware)
     control(simulator).add_fault("reset")
     port = int(simulator.envoy_url.rpartition(":")[2])
@@ -117,13 +117,13 @@ def test_reset_connection_is_reset(start: Start, control: Control, firmware: str
         with connection, socket.socket(fileno=os.dup(connection.fileno())) as raw:
             raw.settimeout(5)
             connection.sendall(b"GET /info HTTP/1.1\r\nHost: envoy\r\n\r\n")
-            # Read under TLS, which would make an end of file of it.
+            # Read below TLS, which would report the end of the file.
             with pytest.raises(ConnectionResetError):
-                _read_to_the_end(raw)
+                _read_to_end(raw)
 
 
-def test_new_certificate_is_another_one_and_stays(start: Start, read: Read, control: Control) -> None:
-    """Open connections are cut, so that a client that pins sees it at its next request."""
+def test_a_new_certificate_stays_when_the_fault_is_removed(start: Start, read: Read, control: Control) -> None:
+    """Open connections are closed, so that a client with a pinned certificate notices at its next request."""
     simulator = start(serial="122000000077")
     before = _certificate(simulator)
     assert read(simulator, "/info").ok
@@ -137,28 +137,28 @@ def test_new_certificate_is_another_one_and_stays(start: Start, read: Read, cont
     assert _certificate(start(serial="122000000077")) == after
 
 
-def test_reboot_is_silence_and_then_counters_from_zero(start: Start, read: Read, control: Control) -> None:
-    """503 while it starts; then lifetimes count anew, on meters and inverters, until the fault is removed."""
+def test_a_reboot_is_503_and_then_counters_from_zero(start: Start, read: Read, control: Control) -> None:
+    """The lifetimes of meters and inverters start at zero, until the fault is removed."""
     simulator = start()
     lifetime_wh = read(simulator, READINGS).json()[0]["actEnergyDlvd"]
     fault = control(simulator).add_fault("reboot", down_s=0.2)
     busy = read(simulator, READINGS)
     assert (busy.status_code, busy.headers["Retry-After"]) == (503, "30")
     deadline = time.monotonic() + 5
-    while (answer := read(simulator, READINGS)).status_code == 503 and time.monotonic() < deadline:
+    while (response := read(simulator, READINGS)).status_code == 503 and time.monotonic() < deadline:
         pass
-    assert answer.json()[0]["actEnergyDlvd"] < 50
+    assert response.json()[0]["actEnergyDlvd"] < 50
     control(simulator).clock(advance_s=600)
-    grown = read(simulator, "/production.json").json()
-    assert 50 < grown["production"][1]["whLifetime"] < 2000
-    assert grown["production"][1]["whToday"] == grown["production"][1]["whLifetime"]
-    assert 0 < grown["production"][0]["whLifetime"] < 2000
+    later = read(simulator, "/production.json").json()
+    assert 50 < later["production"][1]["whLifetime"] < 2000
+    assert later["production"][1]["whToday"] == later["production"][1]["whLifetime"]
+    assert 0 < later["production"][0]["whLifetime"] < 2000
     control(simulator).remove_faults(fault)
     assert read(simulator, READINGS).json()[0]["actEnergyDlvd"] > lifetime_wh
 
 
-def test_wrong_clock_shows_in_times_and_not_in_the_sun(start: Start, read: Read, control: Control) -> None:
-    """The gateway's idea of the time is off; what it measures is not."""
+def test_a_wrong_clock_changes_times_and_not_the_sun(start: Start, read: Read, control: Control) -> None:
+    """The gateway's timestamps are wrong; what it measures is not."""
     simulator = start()
     right = read(simulator, READINGS).json()[0]
     fault = control(simulator).add_fault("wrong-clock", offset_s=-36000)
@@ -170,18 +170,18 @@ def test_wrong_clock_shows_in_times_and_not_in_the_sun(start: Start, read: Read,
     assert control(simulator).clock(offset_s=60)["offset_s"] == 60
 
 
-def test_stop_ends_answers_that_never_end(start: Start, read: Read, control: Control) -> None:
-    """A stop does not wait for a slow answer."""
+def test_stop_does_not_wait_for_a_slow_response(start: Start, read: Read, control: Control) -> None:
+    """The client's connection is closed at once."""
     simulator = start()
     control(simulator).add_fault("slow", delay_s=60)
     failed = threading.Event()
 
-    def wait_for_answer() -> None:
+    def wait_for_response() -> None:
         with pytest.raises(requests.exceptions.ConnectionError):
             read(simulator, READINGS)
         failed.set()
 
-    waiting = threading.Thread(target=wait_for_answer)
+    waiting = threading.Thread(target=wait_for_response)
     waiting.start()
     deadline = time.monotonic() + 5
     while not control(simulator).served("envoy") and time.monotonic() < deadline:
@@ -192,7 +192,7 @@ def test_stop_ends_answers_that_never_end(start: Start, read: Read, control: Con
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("body", "message"),
     [
         ({"name": "nonsense"}, "unknown fault 'nonsense'"),
         ({}, "unknown fault ''"),
@@ -206,17 +206,17 @@ def test_stop_ends_answers_that_never_end(start: Start, read: Read, control: Con
         ({"name": "reboot", "count": 1}, "happens to the whole gateway and has no count"),
     ],
 )
-def test_fault_that_cannot_be_understood_is_refused_in_words(wanted: dict[str, object], told: str) -> None:
-    """The message says what is wrong."""
-    with pytest.raises(InvalidFault, match=told):
-        Faults(lambda _: None, lambda _: None).add(wanted)
+def test_an_invalid_fault_is_rejected(body: dict[str, object], message: str) -> None:
+    """The message has what is wrong."""
+    with pytest.raises(InvalidFault, match=message):
+        Faults(lambda _: None, lambda _: None).add(body)
 
 
-def test_control_refuses_in_words_with_status_400(start: Start, control: Control) -> None:
-    """A mistaken request changes nothing and says why."""
+def test_control_rejects_an_invalid_request_with_status_400(start: Start, control: Control) -> None:
+    """It changes nothing, and the response has the reason."""
     simulator = start()
     url = simulator.control_url
-    bad = [
+    invalid = [
         requests.post(f"{url}/faults", data="{", timeout=5),
         requests.post(f"{url}/faults", json=[], timeout=5),
         requests.post(f"{url}/faults", json={"name": "x"}, timeout=5),
@@ -225,20 +225,20 @@ def test_control_refuses_in_words_with_status_400(start: Start, control: Control
         requests.post(f"{url}/clock", json={"advance_s": -1}, timeout=5),
         requests.post(f"{url}/clock", json={"advance_s": "x"}, timeout=5),
         requests.post(f"{url}/clock", json={}, timeout=5),
-        requests.post(f"{url}/tokens", json={"kind": "thief"}, timeout=5),
+        requests.post(f"{url}/tokens", json={"kind": "unknown"}, timeout=5),
         requests.post(f"{url}/tokens", json={"lifetime_s": "long"}, timeout=5),
     ]
-    assert [answer.status_code for answer in bad] == [400] * len(bad)
-    assert all(answer.json()["error"] for answer in bad)
+    assert [response.status_code for response in invalid] == [400] * len(invalid)
+    assert all(response.json()["error"] for response in invalid)
     assert requests.get(f"{url}/nonsense", timeout=5).status_code == 404
-    told = requests.get(f"{url}/faults", timeout=5).json()
-    assert (told["faults"], set(told["known"])) == ([], set(FAULT_TYPES))
+    listed = requests.get(f"{url}/faults", timeout=5).json()
+    assert (listed["faults"], set(listed["known"])) == ([], set(FAULT_TYPES))
     with pytest.raises(requests.HTTPError, match="unknown fault"):
         control(simulator).add_fault("x")
 
 
-def test_faults_can_be_given_at_the_start(state_dir: Path) -> None:
-    """The command line says the same as the control address."""
+def test_faults_can_be_set_at_the_start(state_dir: Path) -> None:
+    """The command line has the same names as the control endpoint."""
     assert parse_fault("503:path=/ivp/*:count=2") == {"name": "503", "path": "/ivp/*", "count": "2"}
     settings = SimulatorSettings.model_validate(
         {"envoy_port": 0, "enlighten_port": 0, "control_port": 0, "state_dir": state_dir, "start": "2026-06-21T12:00"}
@@ -251,13 +251,13 @@ def test_faults_can_be_given_at_the_start(state_dir: Path) -> None:
         assert simulator.clock.gateway_offset_s == 3600
 
 
-def test_page_about_the_simulator_names_every_fault_with_its_parameters() -> None:
-    """docs/simulator.md is true to the code."""
+def test_the_documentation_lists_every_fault_with_its_parameters() -> None:
+    """docs/simulator.md has a row for each."""
     page = (Path(__file__).resolve().parents[3] / "docs" / "simulator.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
-    for name, kind in FAULT_TYPES.items():
+    for name, fault in FAULT_TYPES.items():
         (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
-        assert row.split("|")[3].strip() == ", ".join(f"`{key}` {value:g}" for key, value in kind.parameters.items())
+        assert row.split("|")[3].strip() == ", ".join(f"`{key}` {value:g}" for key, value in fault.parameters.items())
 
 
 def _unverified() -> ssl.SSLContext:
@@ -267,7 +267,7 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-def _read_to_the_end(connection: socket.socket) -> None:
+def _read_to_end(connection: socket.socket) -> None:
     while connection.recv(65536):
         pass
 

@@ -1,4 +1,4 @@
-"""The physics: whatever is served must add up, and the same seed must give the same house."""
+"""The physics: energy is conserved, and the same seed gives the same house."""
 
 import math
 from dataclasses import replace
@@ -29,12 +29,12 @@ DAY_S = 86400
 
 @pytest.fixture(params=ROOFS.values(), ids=list(ROOFS))
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    """Three houses, each to the same laws."""
+    """Return three houses, for which the same laws hold."""
     return House(request.param, tmp_path)
 
 
-def test_sun_stands_where_astral_sees_it() -> None:
-    """The sun's height agrees with astral's to half a degree, over the year and the day."""
+def test_the_sun_is_where_astral_computes_it() -> None:
+    """The elevations agree to half a degree, over the year and the day."""
     place = Place(47.66, 9.18)
     for month in (1, 3, 6, 10):
         for hour in (6, 9, 12, 15, 18):
@@ -46,34 +46,34 @@ def test_sun_stands_where_astral_sees_it() -> None:
 
 
 def test_counters_over_a_day_are_the_integral_of_the_power(house: House) -> None:
-    """Between any two moments the counters move by what the power gives, integrated finely."""
+    """Integrated numerically in steps of twelve seconds."""
     step_s = 12
-    made = drawn = bought = sold = given = taken = used = 0.0
+    produced = standby = imported = exported = discharged = charged = load = 0.0
     before = house.at(MIDNIGHT)
     for second in range(MIDNIGHT, MIDNIGHT + DAY_S, step_s):
         middle = house.at(second + step_s // 2).power
         hours = step_s / 3600
-        made += max(0, middle.production_w) * hours
-        drawn += max(0, -middle.production_w) * hours
-        given += max(0, middle.battery_w) * hours
-        taken += max(0, -middle.battery_w) * hours
-        used += middle.load_w * hours
-        bought += sum(max(0, net_w) for net_w in middle.net_w) * hours
-        sold += sum(max(0, -net_w) for net_w in middle.net_w) * hours
+        produced += max(0, middle.production_w) * hours
+        standby += max(0, -middle.production_w) * hours
+        discharged += max(0, middle.battery_w) * hours
+        charged += max(0, -middle.battery_w) * hours
+        load += middle.load_w * hours
+        imported += sum(max(0, net_w) for net_w in middle.net_w) * hours
+        exported += sum(max(0, -net_w) for net_w in middle.net_w) * hours
     after = house.at(MIDNIGHT + DAY_S - 1)
     whole = house.at(MIDNIGHT + DAY_S).lifetime - before.lifetime
 
-    assert whole.produced_wh == pytest.approx(made, rel=1e-4)
-    assert whole.standby_wh == pytest.approx(drawn, rel=1e-2)
-    assert whole.load_wh == pytest.approx(used, rel=1e-4)
-    assert whole.discharged_wh == pytest.approx(given, rel=1e-3, abs=0.1)
-    assert whole.charged_wh == pytest.approx(taken, rel=1e-3, abs=0.1)
-    assert sum(whole.imported_wh) == pytest.approx(bought, rel=1e-3, abs=0.5)
-    assert sum(whole.exported_wh) == pytest.approx(sold, rel=1e-3, abs=0.5)
+    assert whole.produced_wh == pytest.approx(produced, rel=1e-4)
+    assert whole.standby_wh == pytest.approx(standby, rel=1e-2)
+    assert whole.load_wh == pytest.approx(load, rel=1e-4)
+    assert whole.discharged_wh == pytest.approx(discharged, rel=1e-3, abs=0.1)
+    assert whole.charged_wh == pytest.approx(charged, rel=1e-3, abs=0.1)
+    assert sum(whole.imported_wh) == pytest.approx(imported, rel=1e-3, abs=0.5)
+    assert sum(whole.exported_wh) == pytest.approx(exported, rel=1e-3, abs=0.5)
     assert after.today.produced_wh == pytest.approx(whole.produced_wh, abs=0.01)
 
 
-def test_what_goes_in_comes_out_at_every_moment(house: House) -> None:
+def test_energy_is_conserved_at_every_moment(house: House) -> None:
     """Load is production plus battery plus grid, and so are their energies."""
     for second in range(MIDNIGHT, MIDNIGHT + DAY_S, 613):
         moment = house.at(second)
@@ -86,7 +86,7 @@ def test_what_goes_in_comes_out_at_every_moment(house: House) -> None:
 
 
 def test_counters_never_move_backwards(house: House) -> None:
-    """Each counter grows or stands, over midnight too."""
+    """Each counter grows or keeps its value, over midnight too."""
     before = house.at(MIDNIGHT - 3600).lifetime.to_numbers()
     for second in range(MIDNIGHT - 3000, MIDNIGHT + DAY_S, 600):
         now = house.at(second).lifetime.to_numbers()
@@ -94,8 +94,8 @@ def test_counters_never_move_backwards(house: House) -> None:
         before = now
 
 
-def test_power_over_midnight_has_no_jump(house: House) -> None:
-    """The evening's last watt is the morning's first."""
+def test_power_has_no_step_at_midnight(house: House) -> None:
+    """The last value of a day is the first of the next."""
     last, first = house.at(MIDNIGHT - 1).power, house.at(MIDNIGHT).power
     assert first.load_w == pytest.approx(last.load_w, abs=2)
     assert first.production_w == pytest.approx(last.production_w, abs=0.01)
@@ -104,8 +104,8 @@ def test_power_over_midnight_has_no_jump(house: House) -> None:
 
 
 @pytest.mark.parametrize("roof", [WITH_BATTERY, THREE_PHASES])
-def test_battery_stays_within_its_limits_and_is_used(roof: Roof, tmp_path: Path) -> None:
-    """Over three days it neither overflows nor falls under its reserve, works both ways, and loses a little."""
+def test_the_battery_stays_within_its_limits(roof: Roof, tmp_path: Path) -> None:
+    """Over three days it charges and discharges between reserve and capacity, with a loss."""
     house = House(roof, tmp_path)
     battery = roof.battery
     moments = [house.at(second) for second in range(MIDNIGHT, MIDNIGHT + 3 * DAY_S, 150)]
@@ -118,14 +118,14 @@ def test_battery_stays_within_its_limits_and_is_used(roof: Roof, tmp_path: Path)
     assert moved.charged_wh * 0.95 - moved.discharged_wh == pytest.approx(stored[-1] - stored[0], abs=1)
 
 
-def test_night_draws_a_little_with_meters_and_nothing_without(tmp_path: Path) -> None:
-    """A production meter sees the inverters' standby as small negative production; inverters report none."""
+def test_production_at_night_is_slightly_negative_with_meters_and_zero_without(tmp_path: Path) -> None:
+    """A production meter measures the inverters' standby power; inverters do not report it."""
     metered = House(ROOF, tmp_path).at(MIDNIGHT).power.production_w
     assert -5 < metered < 0
     assert House(replace(ROOF, metered=False), tmp_path).at(MIDNIGHT).power.production_w == 0
 
 
-def test_same_seed_gives_the_same_house_and_another_seed_another(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_house_and_another_seed_another(tmp_path: Path) -> None:
     """A day is a pure function of seed, place and time."""
     times = range(MIDNIGHT, MIDNIGHT + DAY_S, 1800)
     one, same = House(ROOF, tmp_path / "one"), House(ROOF, tmp_path / "same")
@@ -134,8 +134,8 @@ def test_same_seed_gives_the_same_house_and_another_seed_another(tmp_path: Path)
     assert one.at(MIDNIGHT + DAY_S // 2).power != other.at(MIDNIGHT + DAY_S // 2).power
 
 
-def test_restart_continues_the_counters_from_its_file_or_without_it(tmp_path: Path) -> None:
-    """The file of day totals only saves time: with it, without it and with a damaged one the counters are the same."""
+def test_counters_continue_after_a_restart_with_or_without_the_totals_file(tmp_path: Path) -> None:
+    """The file is a cache: with it, without it and with a corrupt one the counters are the same."""
     first = House(WITH_BATTERY, tmp_path).at(MIDNIGHT + 40_000)
     (file,) = tmp_path.iterdir()
     assert House(WITH_BATTERY, tmp_path).at(MIDNIGHT + 40_000) == first
@@ -143,8 +143,8 @@ def test_restart_continues_the_counters_from_its_file_or_without_it(tmp_path: Pa
     assert House(WITH_BATTERY, tmp_path).at(MIDNIGHT + 40_000) == first
 
 
-def test_summer_yields_more_than_winter_and_noon_more_than_morning(tmp_path: Path) -> None:
-    """The sun, not chance, makes the shape: by month and by hour."""
+def test_production_is_higher_in_summer_than_in_winter_and_at_noon_than_in_the_morning(tmp_path: Path) -> None:
+    """The sun, and not the random weather, determines the shape."""
     house = House(replace(ROOF, commissioned=date(2025, 12, 1)), tmp_path)
 
     def month_wh(year: int, month: int) -> float:
@@ -156,11 +156,10 @@ def test_summer_yields_more_than_winter_and_noon_more_than_morning(tmp_path: Pat
     assert noon > morning > 0
 
 
-def test_inverters_share_the_production_and_report_each_at_its_own_second(tmp_path: Path) -> None:
-    """Reports come every five minutes by daylight, sum up to the production, and hold the evening's value at night."""
+def test_inverters_share_the_production_and_report_at_their_own_seconds(tmp_path: Path) -> None:
+    """Every five minutes by daylight; the sum is the production, and the last report is kept at night."""
     house = House(ROOF, tmp_path)
-    fitted = make_inverters("122098765432", ROOF.inverters)
-    inverters = Inverters(house, fitted)
+    inverters = Inverters(house, make_inverters("122098765432", ROOF.inverters))
     noon = MIDNIGHT + 13 * 3600
     reports = inverters.reports(noon)
     assert len({report.inverter.serial for report in reports}) == ROOF.inverters
@@ -180,8 +179,8 @@ def test_inverters_share_the_production_and_report_each_at_its_own_second(tmp_pa
     assert all(report.today_wh == 0 for report in night)
 
 
-def test_day_of_the_clock_change_adds_up(tmp_path: Path) -> None:
-    """A local day of 25 hours loses nothing and counts nothing twice."""
+def test_energy_is_conserved_on_the_day_of_a_clock_change(tmp_path: Path) -> None:
+    """A local day of 25 hours has no gap and no overlap."""
     house = House(replace(ROOF, commissioned=date(2026, 10, 20)), tmp_path)
     midnight = int(datetime(2026, 10, 25, tzinfo=BERLIN).timestamp())
     next_midnight = int(datetime(2026, 10, 26, tzinfo=BERLIN).timestamp())
@@ -191,7 +190,7 @@ def test_day_of_the_clock_change_adds_up(tmp_path: Path) -> None:
     assert house.at(next_midnight).today.load_wh == 0
 
 
-def test_time_before_the_commissioning_is_refused(tmp_path: Path) -> None:
-    """There was no house then."""
+def test_a_time_before_the_commissioning_is_an_error(tmp_path: Path) -> None:
+    """The message has the date."""
     with pytest.raises(ValueError, match="commissioned on 2026-06-01"):
         House(ROOF, tmp_path).at(MIDNIGHT - 100 * DAY_S)

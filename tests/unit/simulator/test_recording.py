@@ -1,4 +1,4 @@
-"""A gateway out of a folder: bodies, status codes and kinds as recorded."""
+"""A gateway from a folder: bodies, status codes and headers as recorded."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def info(serial: str, software: str) -> str:
 
 
 def record(folder: Path, name: str, body: str, code: int | None = None, **headers: str) -> None:
-    """Write one recorded answer."""
+    """Write one recorded response."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(body)
     if code is not None:
@@ -30,7 +30,7 @@ def record(folder: Path, name: str, body: str, code: int | None = None, **header
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A recorded firmware 7 with some oddities."""
+    """Return the recording of a firmware 7, with unusual responses."""
     folder = tmp_path / "recorded"
     record(folder, "info", info("122000000005", "D7.3.130"), 200, **{"content-type": "text/xml"})
     record(folder, "ivp_meters_readings", "[]")
@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_recording_answers_as_it_was_recorded(start: Start, read: Read, folder: Path) -> None:
-    """With the recorded code, kind and headers, but the length of the body that is sent."""
+def test_a_recording_responds_as_recorded(start: Start, read: Read, folder: Path) -> None:
+    """With the recorded status and headers, except for the length, which is that of the body."""
     simulator = start(recording=folder)
     assert simulator.serial == "122000000005"
     assert read(simulator, "/info", token=None).headers["Content-Type"] == "text/xml"
@@ -54,8 +54,8 @@ def test_recording_answers_as_it_was_recorded(start: Start, read: Read, folder: 
     assert read(simulator, "/info_log.json").status_code == 404
 
 
-def test_recording_is_guarded_as_its_firmware_was(start: Start, read: Read, folder: Path) -> None:
-    """Firmware 7 wants a token for the recorded serial, older firmware digest; the check can be switched off."""
+def test_a_recording_authenticates_as_its_firmware_does(start: Start, read: Read, folder: Path) -> None:
+    """Firmware 7 requires a token for the recorded serial, older firmware a digest, unless authentication is off."""
     simulator = start(recording=folder)
     assert read(simulator, "/production.json", token=None).status_code == 401
     assert read(simulator, "/production.json", token=simulator.token("122098765432")).status_code == 401
@@ -67,8 +67,8 @@ def test_recording_is_guarded_as_its_firmware_was(start: Start, read: Read, fold
     assert read(old, "/production.json", token=None, auth=HTTPDigestAuth("envoy", "000006")).status_code == 200
 
 
-def test_folder_that_is_no_recording_is_refused_in_words(tmp_path: Path) -> None:
-    """The message names the file that is at fault."""
+def test_a_folder_that_is_no_recording_is_rejected(tmp_path: Path) -> None:
+    """The message has the file and what is wrong with it."""
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InvalidRecording, match="no file named info"):

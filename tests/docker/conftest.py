@@ -21,7 +21,7 @@ IMAGES = (
 PUBLISHED = ("MQTT_PUBLISH", "MQTT_TLS_PUBLISH", "GRAPHITE_PUBLISH", "NODE_RED_PUBLISH")
 SETTINGS = {
     "COMPOSE_PROFILES": "demo,node-red",
-    # Repairs come soon.
+    # Short, so that lost readings are resent soon.
     "JOURNAL_RESEND_AFTER_S": "15",
     "CARBON_SETTLE_S": "5",
 }
@@ -74,7 +74,7 @@ def image(docker_compose_project_name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def settings_file(tmp_path_factory: pytest.TempPathFactory, image: str) -> Path:
-    """Return what takes the place of .env."""
+    """Return the .env file of the tests."""
     # Chosen here, because Docker chooses another port whenever it restarts a container.
     published = {name: f"{HOST}:{free_port()}" for name in PUBLISHED}
     settings = SETTINGS | published | {"PIPELINE_IMAGE": image}
@@ -85,26 +85,26 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory, image: str) -> Path:
 
 @pytest.fixture(scope="session")
 def docker_compose_command(settings_file: Path) -> str:
-    """Return how compose is called, with the settings of the tests and none of a developer's, if it works here."""
+    """Return the command of compose, with the settings of the tests and none of a developer's."""
     developers = os.environ.keys() - clean_environment().keys() | {"COMPOSE_PROFILES"}
     return f"env {' '.join(f'-u {name}' for name in sorted(developers))} docker compose --env-file {settings_file}"
 
 
 @pytest.fixture(scope="session")
 def docker_compose_file() -> str:
-    """Return the stack that people run."""
+    """Return the compose file of the project."""
     return str(ROOT / "docker-compose.yml")
 
 
 @pytest.fixture(scope="session")
 def docker_setup() -> list[str]:
-    """Begin without volumes of an earlier run, and wait until all is well."""
+    """Return what removes an earlier run's volumes, starts the stack, and waits until it is healthy."""
     return ["down -v --remove-orphans", "up --wait --quiet-pull"]
 
 
 @pytest.fixture(scope="session")
 def docker_cleanup() -> list[str]:
-    """Leave nothing behind."""
+    """Return what removes the stack with its volumes."""
     return ["down -v --remove-orphans"]
 
 
@@ -115,5 +115,5 @@ def stack(
     docker_compose_project_name: str,
     docker_services: Services,
 ) -> Stack:
-    """Return the stack with a simulated house and Node-RED, up and well."""
+    """Return the healthy stack, with a simulated gateway and Node-RED."""
     return Stack(docker_compose_command, docker_compose_file, docker_compose_project_name, docker_services)

@@ -1,4 +1,4 @@
-"""The compose stack as tests see it: commands in containers, what they are, what Graphite draws."""
+"""The compose stack, for tests: commands in containers, their state, and what Graphite renders."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ from tests.programs import HOST
 
 MINUTE_S = 60
 RUNNING = ("mosquitto", "graphite", "token_broker", "poller", "carbon_sink", "simulator", "node_red")
-"""The services that stay; ``setup`` ends, and Grafana's image is not available everywhere."""
+"""The services that keep running; ``setup`` exits, and Grafana's image is not available everywhere."""
 
 
 class Stack:
@@ -43,7 +43,7 @@ class Stack:
         return dict(line.split() for line in lines)
 
     def mqtt(self, account: str) -> MqttSettings:
-        """Return what it takes to connect to the broker with an account."""
+        """Return the settings of a connection with an account."""
         folder = {"health": "mosquitto/health_password"}.get(account, f"{account.replace('-', '_')}/mqtt_password")
         return MqttSettings(
             host=HOST,
@@ -54,11 +54,11 @@ class Stack:
         )
 
     def port(self, service: str, port: int) -> int:
-        """Return the port on this machine that reaches a service's."""
+        """Return the port of this machine on which a service's port is published."""
         return int(self._services.port_for(service, port))
 
     def container(self, service: str) -> dict[str, Any]:
-        """Return what Docker knows of a service's container."""
+        """Return what ``docker inspect`` prints for a service's container."""
         identifier = self.compose("ps", "--all", "--quiet", service).strip()
         (container,) = json.loads(_run(["docker", "inspect", identifier]))
         return dict(container)
@@ -74,11 +74,11 @@ class Stack:
         return bool(state["Running"] and state["Health"]["Status"] == "healthy")
 
     def kill(self, service: str) -> None:
-        """End all processes in a container at once, as a crash does; ``docker kill`` would count as wanted."""
+        """End all processes in a container at once, as a crash does; ``docker kill`` would prevent the restart."""
         subprocess.run([*self._command, "exec", "-T", service, "sh", "-c", "kill -9 -1"], check=False)
 
     def served(self) -> dict[int, tuple[float, float]]:
-        """Return each power of the grid that the simulated gateway has served: by its time, when, and what."""
+        """Return each grid power that the simulated gateway has served, with when it was served, by its timestamp."""
         fetch = "from urllib.request import urlopen; print(urlopen('{}').read().decode())".format(
             "http://127.0.0.1:8445/served?server=envoy&path=/ivp/meters/readings"
         )
@@ -91,7 +91,7 @@ class Stack:
         return found
 
     def drawn(self, target: str, since_s: int = 15 * MINUTE_S) -> dict[int, float]:
-        """Return the points of the first series that Graphite renders for a target, by slot; none while it is away."""
+        """Return the points of the first series that Graphite renders for a target, by slot; none while it is down."""
         query = urllib.parse.urlencode({"target": target, "from": f"-{since_s}s", "format": "json", "noCache": "true"})
         url = f"http://{HOST}:{self.port('graphite', 8080)}/render?{query}"
         try:

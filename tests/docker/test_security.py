@@ -19,7 +19,7 @@ from tests.docker.stack import RUNNING, Stack
 from tests.programs import HOST, wait_until
 
 SERIAL = "999999999999"
-"""A gateway that there is not."""
+"""A gateway that does not exist."""
 
 NOT_AUTHORIZED = 0x87
 TOKEN = f"enphase/{SERIAL}/token"
@@ -61,18 +61,18 @@ def writers(stack: Stack) -> Iterator[dict[str, Connection]]:
 
 
 def probe(settings: MqttSettings, *, subscribes: bool) -> Connection:
-    """Return a connection that leaves no trace, subscribed to everything or to nothing."""
+    """Return a connection without a persistent session, subscribed to everything or to nothing."""
     subscriptions = [Subscription("#")] if subscribes else []
     return Connection(settings, stop=threading.Event(), subscriptions=subscriptions, persistent_session=False)
 
 
 def mark(topic: str) -> bytes:
-    """Return what to publish to a topic: it harms no reader, and is not mistaken for anything else."""
+    """Return a payload for a topic, which the running services accept or skip, and which no other topic has."""
     return b"online" if topic == SINK_STATUS else b'{"timestamp": 1, "power_w": %d}' % TOPICS.index(topic)
 
 
 def received_by(connection: Connection, expected: set[str]) -> set[str]:
-    """Return the topics of all marks that arrive until those expected have and there is silence."""
+    """Return the topics of all marks that are received until there are the expected ones and then none for a second."""
     found: set[str] = set()
 
     def is_silent() -> bool:
@@ -83,13 +83,13 @@ def received_by(connection: Connection, expected: set[str]) -> set[str]:
                 found.add(message.topic)
         return message is None and expected <= found
 
-    wait_until(is_silent, f"{expected} and then silence; received {found}")
+    wait_until(is_silent, f"{expected} and then nothing; received {found}")
     return found
 
 
 @pytest.mark.parametrize("topic", TOPICS)
 def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], topic: str) -> None:
-    """The broker takes it from one account, and refuses it from all others."""
+    """The broker accepts it from one account, and refuses it from all others."""
     publications = {account: writer.publish(topic, mark(topic)).result(10) for account, writer in writers.items()}
 
     assert {account for account, publication in publications.items() if publication.accepted} == {WRITER[topic]}
@@ -100,7 +100,7 @@ def test_only_its_writer_may_publish_to_a_topic(writers: dict[str, Connection], 
 def test_an_account_receives_its_topics_and_no_others(
     stack: Stack, writers: dict[str, Connection], account: str
 ) -> None:
-    """It subscribes to everything, and of what is published it gets what it may read."""
+    """It subscribes to everything, and receives what it may read."""
     with probe(stack.mqtt(account), subscribes=True) as reader:
         received_by(reader, set())
         for topic in TOPICS:
@@ -110,7 +110,7 @@ def test_an_account_receives_its_topics_and_no_others(
 
 
 def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
-    """The poller's account gets the token of the simulated gateway as soon as it subscribes, the viewer its status."""
+    """The poller's account receives the token of the simulated gateway when it subscribes, the viewer the status."""
 
     def retained(account: str) -> set[str]:
         topics = set()
@@ -131,7 +131,7 @@ def test_the_viewer_gets_no_retained_token(stack: Stack) -> None:
 
 @pytest.mark.parametrize("account", [None, "viewer", "poller", "unknown"])
 def test_a_wrong_or_missing_password_is_refused(stack: Stack, account: str | None) -> None:
-    """Neither anonymous, nor with a wrong password, nor under a name that there is not."""
+    """For an anonymous client, an account and an unknown name."""
     password = SecretStr("guessed") if account else None
     settings = MqttSettings(host=HOST, port=stack.port("mosquitto", 1883), username=account, password=password)
 
@@ -159,8 +159,8 @@ def connect_code(settings: MqttSettings) -> int:
 
 
 @pytest.mark.parametrize("service", RUNNING)
-def test_a_container_is_as_closed_as_it_claims(stack: Stack, service: str) -> None:
-    """Its processes are not root's, have no capability and cannot get any, and can't write the image's files."""
+def test_a_container_is_hardened(stack: Stack, service: str) -> None:
+    """No process is root's, has a capability, can get one, or can write the image's files."""
     host = stack.container(service)["HostConfig"]
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
@@ -183,7 +183,7 @@ def test_a_container_is_as_closed_as_it_claims(stack: Stack, service: str) -> No
 
 @pytest.mark.parametrize("service", RUNNING)
 def test_a_port_is_reached_from_this_machine_only(stack: Stack, service: str) -> None:
-    """What is published is published on loopback."""
+    """Ports are published on loopback."""
     bindings = stack.container(service)["HostConfig"]["PortBindings"] or {}
 
     assert {binding["HostIp"] for published in bindings.values() for binding in published} <= {HOST}
@@ -191,7 +191,7 @@ def test_a_port_is_reached_from_this_machine_only(stack: Stack, service: str) ->
 
 @pytest.mark.parametrize("service", ["mosquitto", "token_broker", "poller", "node_red", "carbon_sink"])
 def test_carbon_is_reached_from_its_own_network_only(stack: Stack, service: str) -> None:
-    """Carbon takes points from everyone who reaches it: the sink does, and the others do not know where it is."""
+    """Carbon has no authentication: only the sink is in its network."""
     networks = stack.container(service)["NetworkSettings"]["Networks"]
 
     assert any(name.endswith("_storage") for name in networks) == (service == "carbon_sink")
@@ -199,8 +199,8 @@ def test_carbon_is_reached_from_its_own_network_only(stack: Stack, service: str)
 
 
 @pytest.mark.parametrize("service", RUNNING)
-def test_a_service_holds_its_own_secrets_and_no_others(stack: Stack, service: str) -> None:
-    """One volume of secrets is mounted, its own, not to be written."""
+def test_a_service_has_its_own_secrets_and_no_others(stack: Stack, service: str) -> None:
+    """Only its own volume of secrets is mounted, read-only."""
     own = {"node_red": "viewer_secrets", "graphite": None, "simulator": None}.get(service, f"{service}_secrets")
     mounts = [mount for mount in stack.container(service)["Mounts"] if str(mount.get("Name")).endswith("_secrets")]
 
@@ -208,7 +208,7 @@ def test_a_service_holds_its_own_secrets_and_no_others(stack: Stack, service: st
     assert not any(mount["RW"] for mount in mounts)
 
 
-def test_only_the_token_broker_knows_the_password_of_the_account(stack: Stack) -> None:
+def test_only_token_broker_has_the_password_of_the_account(stack: Stack) -> None:
     """It is in no other container's environment or secrets."""
     holders = {
         service

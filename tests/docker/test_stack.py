@@ -7,7 +7,7 @@ from tests.docker.stack import MINUTE_S, RUNNING, Stack
 from tests.programs import wait_until
 
 SLOT_S = 10
-POLL_TAKES_S = 1.0
+MAX_POLL_S = 1.0
 KILLED = ("mosquitto", "graphite", "token_broker", "carbon_sink", "poller")
 GRID = "enphase.122098765432.grid.power_w"
 
@@ -20,8 +20,8 @@ def slot(timestamp: int) -> int:
     return timestamp // SLOT_S * SLOT_S
 
 
-def test_readings_are_drawn_within_a_minute_of_up(stack: Stack) -> None:
-    """What the simulated gateway serves is rendered by Graphite, with its value, at its time."""
+def test_readings_are_rendered_within_a_minute_of_up(stack: Stack) -> None:
+    """Graphite renders what the simulated gateway has served, with its value, at its time."""
     drawn = wait_until(lambda: stack.drawn(GRID), "a first reading in Graphite", MINUTE_S)
 
     served = {slot(timestamp): power_w for timestamp, (_at, power_w) in stack.served().items()}
@@ -30,35 +30,35 @@ def test_readings_are_drawn_within_a_minute_of_up(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", KILLED)
-def test_a_container_that_crashes_comes_back_by_itself(stack: Stack, service: str) -> None:
-    """It is started again, becomes healthy, and a reading taken after that is drawn."""
-    started = stack.container(service)["State"]["StartedAt"]
+def test_a_crashed_container_is_restarted_and_readings_continue(stack: Stack, service: str) -> None:
+    """It becomes healthy again, and Graphite renders a reading of a later time."""
+    started_at = stack.container(service)["State"]["StartedAt"]
     killed_at[service] = time.time()
     stack.kill(service)
-    wait_until(lambda: stack.container(service)["State"]["StartedAt"] != started, f"{service} is started again")
+    wait_until(lambda: stack.container(service)["State"]["StartedAt"] != started_at, f"{service} is restarted")
     wait_until(lambda: stack.healthy(service), f"{service} is healthy")
     now = time.time()
 
-    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, f"readings flow on after {service} was killed", 90)
+    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, f"readings after {service} was killed", 90)
 
 
-def test_after_all_that_was_killed_the_data_is_whole(stack: Stack) -> None:
-    """Every reading that was taken since the start is drawn at its time with its value, but for polls cut short."""
+def test_no_reading_is_lost_by_the_crashes(stack: Stack) -> None:
+    """Graphite renders each served reading at its time with its value, except for the poll that was killed."""
     assert set(killed_at) == set(KILLED), "the tests before this one kill each container"
     poller_killed_at = killed_at["poller"]
     served = stack.served()
-    taken = {
+    expected = {
         slot(timestamp): power_w
         for timestamp, (at, power_w) in served.items()
-        if not 0 <= poller_killed_at - at < POLL_TAKES_S
+        if not 0 <= poller_killed_at - at < MAX_POLL_S
     }
-    assert len(taken) > len(KILLED)
+    assert len(expected) > len(KILLED)
 
-    wait_until(lambda: taken.items() <= stack.drawn(GRID).items(), f"all of {len(taken)} readings are drawn")
+    wait_until(lambda: expected.items() <= stack.drawn(GRID).items(), f"all {len(expected)} readings are rendered")
 
 
 def test_a_database_that_mosquitto_cannot_load_is_quarantined(stack: Stack) -> None:
-    """The broker starts without it, and readings flow on."""
+    """The broker starts without it, and readings continue."""
     stack.compose("stop", "mosquitto")
     truncate = "cd /mosquitto/data && head -c 200 mosquitto.db > half && mv half mosquitto.db"
     stack.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "mosquitto", "-c", truncate)
@@ -67,11 +67,11 @@ def test_a_database_that_mosquitto_cannot_load_is_quarantined(stack: Stack) -> N
     now = time.time()
 
     assert re.search(r"mosquitto\.db\.\d+\.corrupt", stack.inside("mosquitto", "ls", "/mosquitto/data"))
-    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "readings flow on", 90)
+    wait_until(lambda: max(stack.drawn(GRID), default=0) > now, "a later reading", 90)
 
 
 def test_an_incomplete_whisper_file_is_quarantined(stack: Stack) -> None:
-    """A metric whose file a killed Carbon left without a header is stored again after the next start."""
+    """After the next start, the metric of a file without a header is stored again."""
     file = f"/opt/graphite/storage/whisper/{GRID.replace('.', '/')}.wsp"
     stack.inside("graphite", "sh", "-c", f": > {file}")
     stack.kill("graphite")
@@ -83,8 +83,8 @@ def test_an_incomplete_whisper_file_is_quarantined(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("service", RUNNING)
-def test_a_container_has_room_left_in_its_memory(stack: Stack, service: str) -> None:
-    """It is not near being killed for what it takes."""
+def test_a_container_stays_below_its_memory_limit(stack: Stack, service: str) -> None:
+    """It uses less than 80 % of what would kill it."""
     assert stack.memory_percent(service) < 80
 
 

@@ -9,8 +9,8 @@ from tests.docker.stack import Stack
 from tests.programs import HOST, wait_until
 
 
-def test_with_tls_switched_on_the_readings_flow_encrypted(stack: Stack, settings_file: Path, tmp_path: Path) -> None:
-    """Services and viewers use TLS with the stack's own authority; without it the certificate is worth nothing."""
+def test_with_tls_readings_are_encrypted(stack: Stack, settings_file: Path, tmp_path: Path) -> None:
+    """Services and clients verify the certificate with the stack's own authority; other clients reject it."""
     settings_file.write_text(f"{settings_file.read_text()}MQTT_TLS=true\n")
     stack.compose("up", "--wait")
     authority = tmp_path / "ca.crt"

@@ -73,7 +73,7 @@ class LogSettings(Section):
     model_config = ConfigDict(extra="ignore")
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level to log")
-    format: Literal["text", "json"] = Field("text", description="format of the log: for people or for programs")
+    format: Literal["text", "json"] = Field("text", description="format of the log")
 
 
 class JournalSettings(Section):

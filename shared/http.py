@@ -7,8 +7,9 @@ response to CONNECT, in the headers or in the body. Only a DNS query cannot be i
 
 Errors::
 
-    ExchangeFailed       no complete response: no connection, too slow, cut short, or too large
-    └── ConnectionLost   closed before anything came: a kept connection may have been too old, so a retry makes sense
+    ExchangeFailed         no complete response: no connection, too slow, cut short, or too large
+    ├── ConnectionLost     closed before anything came: a kept connection may have been too old, so a retry makes sense
+    └── ResponseTooLarge   a retry would receive the same
 """
 
 import re
@@ -41,6 +42,10 @@ class ExchangeFailed(Exception):
 
 class ConnectionLost(ExchangeFailed):
     """The connection was closed before anything came."""
+
+
+class ResponseTooLarge(ExchangeFailed):
+    """The body is longer than the caller accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +216,7 @@ def _body(response: requests.Response, max_bytes: int) -> bytes:
     while chunk := response.raw.read1(READ_BYTES, decode_content=True):
         body += chunk
         if len(body) > max_bytes:
-            raise ExchangeFailed(f"responded with more than {max_bytes} bytes")
+            raise ResponseTooLarge(f"responded with more than {max_bytes} bytes")
     return bytes(body)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from services.poller.settings import PollerSettings
 from shared import lifecycle, logs
 from shared.checks import report
+from shared.escape import escape
 from shared.health import Health, check_health
 from shared.lifecycle import ExitCode
 from shared.settings import command_line, load
@@ -110,20 +111,20 @@ def print_once(settings: PollerSettings, state_dir: Path, *, pretty: bool) -> in
         try:
             identity = session.find()
         except GatewayError as error:
-            print(error, file=sys.stderr)
+            print(escape(str(error)), file=sys.stderr)
             code = ExitCode.FAILED
             continue
         result = read_once(session, settings.mqtt)
         if result.reader is None or not result.readings:
             reason = result.error or "no response is readable; run --check for the details"
-            print(f"gateway {identity.serial} at {session.envoy.base_url}: {reason}", file=sys.stderr)
+            print(escape(f"gateway {identity.serial} at {session.envoy.base_url}: {reason}"), file=sys.stderr)
             code = ExitCode.FAILED
         elif pretty:
             from rich.console import Console
 
             from services.poller.table import print_table
 
-            print_table(result.reader.info, result.readings, Console())
+            print_table(result.reader.info, result.readings, Console(markup=False, emoji=False))
         else:
             topics = Topics(settings.mqtt.base_topic)
             for reading in result.readings:

@@ -24,6 +24,12 @@ SLOW_TIMEOUT_S = 45.0
 BATTERY_FIRMWARE = (5,)
 """The first firmware with IQ Batteries (pyenphase/pyenphase, src/pyenphase/const.py)."""
 
+MAX_BYTES = 131_072
+"""Most responses have less than 10 kB. In Python an object of two bytes takes fifty times as much memory."""
+
+MAX_LIST_BYTES = 524_288
+"""For the lists of inverters and batteries: 2,000 entries of 250 bytes."""
+
 
 class Cadence(enum.Enum):
     """How often an endpoint is fetched; the settings give the intervals."""
@@ -49,6 +55,8 @@ class Endpoint(Generic[T]):
     model: TypeAdapter[T]
     cadence: Cadence
     timeout_s: float = TIMEOUT_S
+    max_bytes: int = MAX_BYTES
+    """A larger response is rejected."""
     is_wanted: Callable[["Site", "Snapshot"], bool] = _always
     """Whether it is worth fetching, after what is known of the site and was fetched in this sweep."""
     is_complete: Callable[[T], bool] = _complete
@@ -90,7 +98,13 @@ def _lacks_device_data(_site: "Site", sweep: "Snapshot") -> bool:
 METER_READINGS = Endpoint("/ivp/meters/readings", models.METER_READINGS, Cadence.METERS, is_wanted=_has_enabled_meters)
 GATEWAY_PRODUCTION = Endpoint("/api/v1/production", models.GATEWAY_PRODUCTION, Cadence.SLOW)
 METERS = Endpoint("/ivp/meters", models.METER_DETAILS, Cadence.SLOW)
-BATTERIES = Endpoint("/ivp/ensemble/inventory", models.BATTERIES, Cadence.SLOW, is_wanted=_may_have_batteries)
+BATTERIES = Endpoint(
+    "/ivp/ensemble/inventory",
+    models.BATTERIES,
+    Cadence.SLOW,
+    max_bytes=MAX_LIST_BYTES,
+    is_wanted=_may_have_batteries,
+)
 BATTERY_POWER = Endpoint("/ivp/ensemble/power", models.BATTERY_POWER, Cadence.SLOW, is_wanted=_has_batteries)
 BATTERY_TOTALS = Endpoint("/ivp/ensemble/secctrl", models.BATTERY_TOTALS, Cadence.SLOW, is_wanted=_has_batteries)
 PDM_ENERGY = Endpoint("/ivp/pdm/energy", models.PDM_ENERGY, Cadence.SLOW, is_wanted=_uses_inverters_sum)
@@ -98,11 +112,16 @@ DEVICE_DATA = Endpoint(
     "/ivp/pdm/device_data",
     models.DEVICE_DATA,
     Cadence.INVERTERS,
+    max_bytes=MAX_LIST_BYTES,
     is_wanted=_needs_token,
     is_complete=lambda devices: devices.lists_all_inverters,
 )
 INVERTERS = Endpoint(
-    "/api/v1/production/inverters", models.INVERTER_REPORTS, Cadence.INVERTERS, is_wanted=_lacks_device_data
+    "/api/v1/production/inverters",
+    models.INVERTER_REPORTS,
+    Cadence.INVERTERS,
+    max_bytes=MAX_LIST_BYTES,
+    is_wanted=_lacks_device_data,
 )
 PRODUCTION_JSON = Endpoint("/production.json", models.PRODUCTION_JSON, Cadence.SLOW, SLOW_TIMEOUT_S)
 PRODUCTION_JSON_DETAILS = Endpoint(

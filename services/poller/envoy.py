@@ -22,9 +22,17 @@ from requests.auth import AuthBase
 from services.poller.certificates import PinnedAdapter
 from services.poller.endpoints import TIMEOUT_S, Endpoint
 from services.poller.errors import BadResponse, EndpointBroken, EndpointMissing, GatewayUnavailable, TokenRejected
-from services.poller.identity import Info, parse_info
+from services.poller.identity import MAX_INFO_BYTES, Info, parse_info
 from services.poller.models import parse_json
-from shared.http import BoundedAdapter, BoundedSession, ConnectionLost, ExchangeFailed, Response, exchange
+from shared.http import (
+    BoundedAdapter,
+    BoundedSession,
+    ConnectionLost,
+    ExchangeFailed,
+    Response,
+    ResponseTooLarge,
+    exchange,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +116,7 @@ class Envoy:
             GatewayError: see ``errors.py``.
         """
         sent_at = self._clock()
-        body = self._get(INFO_PATH, TIMEOUT_S, authenticated=False).body
+        body = self._get(INFO_PATH, TIMEOUT_S, MAX_INFO_BYTES, authenticated=False).body
         try:
             return parse_info(body, (sent_at + self._clock()) / 2)
         except BadResponse as error:
@@ -120,7 +128,7 @@ class Envoy:
         Raises:
             GatewayError: see ``errors.py``.
         """
-        body = self._get(endpoint.path, endpoint.timeout_s).body
+        body = self._get(endpoint.path, endpoint.timeout_s, endpoint.max_bytes).body
         try:
             response, dropped = parse_json(endpoint.model, body)
         except BadResponse as error:
@@ -138,20 +146,22 @@ class Envoy:
             self.stats.dropped_fields += len(dropped)
         return response
 
-    def _get(self, path: str, timeout_s: float, *, authenticated: bool = True) -> Response:
+    def _get(self, path: str, timeout_s: float, max_bytes: int, *, authenticated: bool = True) -> Response:
         """Return a response with status 200; any other status, and no response, is raised."""
         session = self._authenticated if authenticated else self._anonymous
         if session is None:
             raise RuntimeError(f"{path} was requested before a credential was attached")
         try:
-            response = self._exchange(session, path, timeout_s)
+            response = self._exchange(session, path, timeout_s, max_bytes)
             if response.status == HTTPStatus.UNAUTHORIZED and session.cookies:
                 # The session may have expired, or another log-in may have ended it: the token alone may be accepted.
                 session.cookies.clear()
-                response = self._exchange(session, path, timeout_s)
+                response = self._exchange(session, path, timeout_s, max_bytes)
         except requests.exceptions.SSLError:
             # The next search for the gateway reports both fingerprints.
             raise GatewayUnavailable(f"{self.base_url}: its certificate is not the one it was found with") from None
+        except ResponseTooLarge as error:
+            raise BadResponse(f"{path}: {error}") from None
         except ExchangeFailed as error:
             raise GatewayUnavailable(f"{self.base_url}{path}: {error}") from None
         self._raise_for_status(path, response)
@@ -172,18 +182,18 @@ class Envoy:
         if status != HTTPStatus.OK:
             raise EndpointMissing(message)
 
-    def _exchange(self, session: BoundedSession, path: str, timeout_s: float) -> Response:
+    def _exchange(self, session: BoundedSession, path: str, timeout_s: float, max_bytes: int) -> Response:
         """Return the response; a kept-alive connection that turns out to be closed is replaced once."""
         self.stats.requests += 1
-        ends_at = time.monotonic() + timeout_s
+        url, ends_at = self.base_url + path, time.monotonic() + timeout_s
         try:
             try:
-                return exchange(session, "GET", self.base_url + path, deadline_s=timeout_s)
+                return exchange(session, "GET", url, deadline_s=timeout_s, max_bytes=max_bytes)
             except ConnectionLost:
                 if (left_s := ends_at - time.monotonic()) < timeout_s / 2:
                     raise
                 self.stats.requests += 1
-                return exchange(session, "GET", self.base_url + path, deadline_s=left_s)
+                return exchange(session, "GET", url, deadline_s=left_s, max_bytes=max_bytes)
         except (ExchangeFailed, requests.exceptions.SSLError):
             self.stats.failed += 1
             raise

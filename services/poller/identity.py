@@ -8,8 +8,18 @@ from functools import cached_property
 from services.poller.errors import BadResponse
 from shared.topics import SERIAL_PATTERN
 
+MAX_INFO_BYTES = 65_536
+"""Real responses have 10 kB."""
+
 MAX_TEXT_LENGTH = 64
 """Characters of part number and firmware; real ones have twenty at most."""
+
+MAX_ELEMENTS = 2_000
+MAX_DEPTH = 8
+"""Of the elements in an ``/info`` response; real ones have about 100, four deep."""
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/+-]*")
+"""A firmware version or a part number: nothing that a terminal or a table interprets."""
 
 TOKEN_FIRMWARE = (7,)
 """The first firmware that requires a token (pyenphase/pyenphase, src/pyenphase/const.py)."""
@@ -75,16 +85,35 @@ def parse_info(body: bytes, received_at: float) -> Info:
         (device.findtext(tag) or "").strip()[:MAX_TEXT_LENGTH] if device is not None else ""
         for tag in ("sn", "software", "pn")
     )
-    if device is None or not software or not SERIAL_PATTERN.fullmatch(serial):
-        raise BadResponse("not an Envoy's: it has no valid serial number or no firmware")
+    if device is None or not NAME_PATTERN.fullmatch(software) or not SERIAL_PATTERN.fullmatch(serial):
+        raise BadResponse("not an Envoy's: it has no valid serial number or no valid firmware")
     identity = Identity(
         serial=serial,
-        part_number=part_number or None,
+        part_number=part_number if NAME_PATTERN.fullmatch(part_number) else None,
         firmware=software.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
         metered_hardware=device.findtext("imeter") == "true",
     )
     shown, built_at = (_epoch(info.findtext(tag)) for tag in ("time", "build_info/build_time_gmt"))
     return Info(identity, received_at, shown, built_at or 0)
+
+
+class _BoundedTreeBuilder(ET.TreeBuilder):
+    """Builds a small tree; each element takes more memory than the three bytes that can make one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = self._depth = 0
+
+    def start(self, tag: str, attributes: dict[str, str], /) -> ET.Element:
+        self._count += 1
+        self._depth += 1
+        if self._count > MAX_ELEMENTS or self._depth > MAX_DEPTH:
+            raise BadResponse("it has more elements than a gateway sends")
+        return super().start(tag, attributes)
+
+    def end(self, tag: str, /) -> ET.Element:
+        self._depth -= 1
+        return super().end(tag)
 
 
 def _parse_xml(body: bytes) -> ET.Element:
@@ -93,7 +122,7 @@ def _parse_xml(body: bytes) -> ET.Element:
     if b"<!DOCTYPE" in body or b"\0" in body:
         raise BadResponse("not XML that a gateway sends")
     try:
-        return ET.fromstring(body, ET.XMLParser(encoding="utf-8"))  # noqa: S314 - see above
+        return ET.fromstring(body, ET.XMLParser(target=_BoundedTreeBuilder(), encoding="utf-8"))  # noqa: S314 - see above
     except (ET.ParseError, ValueError) as error:
         raise BadResponse(f"not XML: {error}") from None
 

@@ -27,9 +27,9 @@ UNKNOWN = "-"
 def print_table(info: GatewayInfo, readings: Sequence[Reading], console: Console) -> None:
     """Print the readings of a gateway."""
     sources = ", ".join(source.replace("=", " by the ") for source in info.sources)
-    console.print(f"[bold]Gateway {info.serial}[/bold], firmware {info.firmware}; {sources}")
+    console.print(f"Gateway {info.serial}, firmware {info.firmware}; {sources}", style="bold")
     if info.clock_offset_s is not None:
-        console.print(f"[yellow]Its clock is {describe_offset(info.clock_offset_s)}.[/yellow]")
+        console.print(f"Its clock is {describe_offset(info.clock_offset_s)}.", style="yellow")
     for table in (_house(readings), _meters(readings), _inverters(readings)):
         if table.row_count:
             console.print(table)

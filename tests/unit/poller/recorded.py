@@ -54,7 +54,7 @@ class RecordedEnvoy(Envoy):
             for path, (status, body) in self.responses.items()
         }
 
-    def _get(self, path: str, timeout_s: float, *, authenticated: bool = True) -> Response:  # noqa: ARG002 - memory has no connection
+    def _get(self, path: str, timeout_s: float, max_bytes: int, *, authenticated: bool = True) -> Response:  # noqa: ARG002 - memory has no connection
         self.requested.append(path)
         status, body = self.responses.get(path, (404, b""))
         response = Response(status, {}, body)

@@ -63,6 +63,33 @@ def test_an_odd_info_is_read_as_far_as_possible() -> None:
     assert not identity.metered_hardware
 
 
+@pytest.mark.parametrize(
+    "firmware", ["D8\n2026-01-01 ERROR forged", "D8\x9b31m", "D8\u202e", "D8[/bold]", "[blink]", ""]
+)
+def test_a_firmware_that_a_terminal_interprets_is_no_gateways(firmware: str) -> None:
+    """It is printed, logged and published."""
+    body = f"<envoy_info><device><sn>122012345678</sn><software>{firmware}</software></device></envoy_info>"
+
+    with pytest.raises(BadResponse):
+        parse_info(body.encode(), 0)
+
+
+def test_a_part_number_that_a_terminal_interprets_is_left_out() -> None:
+    """Nothing depends on it."""
+    body = "<envoy_info><device><sn>122012345678</sn><pn>8\u202e</pn><software>D8</software></device></envoy_info>"
+
+    assert parse_info(body.encode(), 0).identity.part_number is None
+
+
+@pytest.mark.parametrize("filler", ["<a>" * 20_000, "<a/>" * 15_000, "<a>" * 9 + "</a>" * 9])
+def test_a_response_of_many_or_deep_elements_is_rejected(filler: str) -> None:
+    """Each takes a hundred times as much memory as it has bytes."""
+    body = f"<envoy_info><device><sn>122012345678</sn><software>D8</software></device>{filler}</envoy_info>"
+
+    with pytest.raises(BadResponse, match="more elements"):
+        parse_info(body.encode(), 0)
+
+
 def test_info_has_the_gateways_clock_and_the_age_of_its_firmware() -> None:
     """A time that is no number is none."""
     body = """<envoy_info><time>{time}</time><device><sn>122012345678</sn><software>D8</software></device>

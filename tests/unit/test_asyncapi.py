@@ -217,10 +217,11 @@ def test_every_channel_has_a_sender_and_a_receiver() -> None:
 
 @cache
 def sources_of_services() -> str:
-    """Return the source that creates messages: the services without the simulator, and shared/tokens.py."""
+    """Return the source that creates messages: the services without the simulator, and two modules that they share."""
     folders = [folder for folder in sorted((ROOT / "services").iterdir()) if folder.name != "simulator"]
     services = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-    return "\n".join(file.read_text() for file in [*services, ROOT / "shared" / "tokens.py"])
+    shared = [ROOT / "shared" / name for name in ("metrics.py", "tokens.py")]
+    return "\n".join(file.read_text() for file in [*services, *shared])
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)

@@ -26,11 +26,11 @@ from pyenphase import Envoy as PyenphaseEnvoy
 
 from benchmarks.sink import cpu_s, memory_mb
 from services.poller.agenda import Agenda, Poll
-from services.poller.certificates import PinStore
 from services.poller.endpoints import Endpoint
 from services.poller.reader import GatewayReader
 from services.poller.session import Session
 from services.poller.settings import EnvoySettings, PollSettings
+from services.poller.trust import TrustStore
 from services.simulator.control_client import ControlClient
 from shared.mqtt import Connection
 from shared.settings import MqttSettings
@@ -74,7 +74,7 @@ def start_simulator(running: ExitStack, state: Path) -> tuple[str, str]:
 
 def reader_of(url: str, token: str, state: Path) -> tuple[Session, GatewayReader]:
     """Return an authenticated session with a gateway, and its reader."""
-    session = Session(EnvoySettings(host=url, token=SecretStr(token)), PinStore(state / "pins"))
+    session = Session(EnvoySettings(host=url, token=SecretStr(token)), TrustStore(state / "pins"))
     identity = session.find()
     session.authenticate()
     return session, GatewayReader(session.envoy, identity, Agenda(PollSettings(), time.time), session.clock)

@@ -53,6 +53,9 @@ IN_DOCKER = {
 
 NOT_RUN = {
     r"\.venv/bin/python -m tests\.docker\.draw FOLDER": "tests/docker/test_dashboards.py draws every panel",
+    r"(docker compose exec poller |\.venv/bin/)python -m services\.poller --accept-certificate FINGERPRINT": (
+        "tests/integration/test_poller_credentials.py runs it with a certificate's fingerprint"
+    ),
     r"make test(-[a-z]+)?": "it runs this test",
     r"docker compose --profile demo --profile dashboards up": "Grafana's image is not on every machine that has Docker",
     r"docker inspect .*<container>": "it shows a state that tests/docker/test_stack.py reads in the same way",

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from services.poller.settings import PollerSettings
+from services.poller.settings import PollerSettings, parse_fingerprint
 from shared import lifecycle, logs
 from shared.checks import report
 from shared.escape import escape
@@ -31,10 +31,12 @@ def main() -> int:
     if arguments.health:
         return report([check_health(state_dir / "health", time.time())])
     if arguments.check:
-        from services.poller.certificates import PinStore
         from services.poller.checks import run_checks
+        from services.poller.trust import TrustStore
 
-        return report(run_checks(settings, PinStore(state_dir)))
+        return report(run_checks(settings, TrustStore(state_dir)))
+    if arguments.accept_certificate:
+        return accept_certificate(settings, state_dir, arguments.accept_certificate)
     if arguments.once:
         return print_once(settings, state_dir, pretty=arguments.pretty)
     return run_service(settings, state_dir)
@@ -52,6 +54,12 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="check gateway, certificate, clock, credential and broker, report what is measured, and exit",
     )
+    only.add_argument(
+        "--accept-certificate",
+        type=_fingerprint,
+        metavar="FINGERPRINT",
+        help="pin the certificate with this SHA-256 fingerprint for the gateway that presents it, and exit",
+    )
     parser.add_argument("--pretty", action="store_true", help="with --once: print a table")
     arguments = parser.parse_args()
     if arguments.pretty and not arguments.once:
@@ -59,14 +67,21 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def _fingerprint(text: str) -> str:
+    try:
+        return parse_fingerprint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def run_service(settings: PollerSettings, state_dir: Path) -> int:
     """Run until a signal comes; return the exit code."""
     from services.poller.agenda import Agenda, phase_of
-    from services.poller.certificates import PinStore
     from services.poller.polling import GatewayPoller
     from services.poller.publisher import GatewayPublisher
     from services.poller.service import Poller
     from services.poller.session import Session
+    from services.poller.trust import TrustStore
     from shared.journal import Journal, JournalError
     from shared.mqtt import Connection, Subscription
     from shared.outbox import Outbox, subscriptions
@@ -82,12 +97,12 @@ def run_service(settings: PollerSettings, state_dir: Path) -> int:
         print(error, file=sys.stderr)
         return ExitCode.FAILED
     outbox = Outbox(connection, journal, settings.journal)
-    pins = PinStore(state_dir)
+    trust = TrustStore(state_dir)
 
     def gateway_poller(number: int) -> GatewayPoller:
         phase = phase_of(number, len(settings.gateways))
         return GatewayPoller(
-            Session(settings.gateways[number], pins),
+            Session(settings.gateways[number], trust),
             GatewayPublisher(connection),
             outbox.add,
             lambda: Agenda(settings.poll, time.time, phase),
@@ -100,14 +115,14 @@ def run_service(settings: PollerSettings, state_dir: Path) -> int:
 
 def print_once(settings: PollerSettings, state_dir: Path, *, pretty: bool) -> int:
     """Poll each gateway once and print its readings, or on standard error what failed; return the exit code."""
-    from services.poller.certificates import PinStore
     from services.poller.errors import GatewayError
     from services.poller.once import read_once
     from services.poller.session import Session
+    from services.poller.trust import TrustStore
 
     code = ExitCode.STOPPED
     for gateway in settings.gateways:
-        session = Session(gateway, PinStore(state_dir))
+        session = Session(gateway, TrustStore(state_dir))
         try:
             identity = session.find()
         except GatewayError as error:
@@ -130,6 +145,25 @@ def print_once(settings: PollerSettings, state_dir: Path, *, pretty: bool) -> in
             for reading in result.readings:
                 topic = topics.reading(identity.serial, reading.kind)
                 print(json.dumps({"topic": topic, "payload": json.loads(reading.to_json())}))
+    return code
+
+
+def accept_certificate(settings: PollerSettings, state_dir: Path, fingerprint: str) -> int:
+    """Pin a certificate for each gateway that presents it, and print the result; return the exit code."""
+    from services.poller.errors import GatewayError
+    from services.poller.session import Session
+    from services.poller.trust import TrustStore
+
+    code = ExitCode.FAILED
+    for gateway in settings.gateways:
+        session = Session(gateway, TrustStore(state_dir))
+        try:
+            identity = session.accept_certificate(fingerprint)
+        except GatewayError as error:
+            print(escape(str(error)), file=sys.stderr)
+        else:
+            print(f"gateway {identity.serial} at {session.envoy.base_url}: its certificate {fingerprint} is pinned")
+            code = ExitCode.STOPPED
     return code
 
 

@@ -1,23 +1,66 @@
 """The certificate by which a gateway is recognized.
 
 An Envoy signs its certificate itself, so there is no authority to verify it. What can be verified is that it is the
-same one as before: its SHA-256 fingerprint is pinned, and a credential is sent over no other connection.
+same one as before, or has the same key: a credential is sent over no other connection.
 """
 
 import hashlib
-import logging
-import re
 import socket
 import ssl
+import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from services.poller.errors import GatewayUntrusted
-from shared.files import write_atomically
+from services.poller.x509 import InvalidCertificate, parse_certificate
 from shared.http import BoundedAdapter
 
-logger = logging.getLogger(__name__)
+RENEWAL_NOTICE_S = 90 * 86_400.0
+"""So long before a certificate expires its renewal is announced: a gateway replaced one that was valid for a year 67
+days before (Matthew1471/Enphase-API#25), which leaves three weeks."""
+
+MIN_TIMEOUT_S = 0.001
+"""A timeout of zero would make the socket non-blocking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is known of a certificate whose private key the server has."""
+
+    fingerprint: str
+    """SHA-256, in hexadecimal."""
+    key_fingerprint: str | None = None
+    """SHA-256 of its public key (SubjectPublicKeyInfo); None if the certificate is not strict DER."""
+    expires_at: int | None = None
+    """Epoch seconds; None if the certificate is not strict DER."""
+
+
+def describe(der: bytes) -> Certificate:
+    """Return what is known of a certificate."""
+    fingerprint = hashlib.sha256(der).hexdigest()
+    try:
+        public_key, expires_at = parse_certificate(der)
+    except InvalidCertificate:
+        return Certificate(fingerprint)
+    return Certificate(fingerprint, hashlib.sha256(public_key).hexdigest(), expires_at)
+
+
+def describe_expiry(certificate: Certificate, now: float) -> str:
+    """Return when a certificate expires, and what to do where the gateway will replace it soon."""
+    if certificate.expires_at is None:
+        return "when it expires cannot be read"
+    date = time.strftime("%Y-%m-%d", time.gmtime(certificate.expires_at))
+    if not renewal_is_near(certificate, now):
+        return f"it expires on {date}"
+    expires = "expires" if now < certificate.expires_at else "expired"
+    return (
+        f"it {expires} on {date}, and a gateway replaces its certificate about two months before; if the new one has "
+        "another key, readings stop until you accept it with --accept-certificate"
+    )
+
+
+def renewal_is_near(certificate: Certificate, now: float) -> bool:
+    """Return whether the gateway will replace its certificate soon."""
+    return certificate.expires_at is not None and certificate.expires_at - now < RENEWAL_NOTICE_S
 
 
 def unverified_context() -> ssl.SSLContext:
@@ -30,17 +73,43 @@ def unverified_context() -> ssl.SSLContext:
     return context
 
 
-def fetch_fingerprint(host: str, port: int, timeout_s: float) -> str:
-    """Return the SHA-256 fingerprint of a server's certificate, in hexadecimal.
+def fetch_certificate(host: str, port: int, deadline_s: float) -> Certificate:
+    """Return the certificate that a server presents, after a handshake that proves that it has the private key.
+
+    Args:
+        host: a name or an address.
+        port: its port.
+        deadline_s: for connecting and the handshake together; only a DNS query can take longer.
 
     Raises:
-        OSError: the server does not respond, or not with TLS.
+        OSError: the server does not respond in time, or not with TLS.
     """
-    with (
-        socket.create_connection((host, port), timeout=timeout_s) as connection,
-        unverified_context().wrap_socket(connection) as tls,
-    ):
-        return hashlib.sha256(tls.getpeercert(binary_form=True) or b"").hexdigest()
+    ends_at = time.monotonic() + deadline_s
+    with _connect(host, port, ends_at) as connection:
+        connection.settimeout(_left_s(ends_at))
+        # The timeout is for the whole handshake: do_handshake() computes a deadline from it (CPython, Modules/_ssl.c).
+        with unverified_context().wrap_socket(connection) as tls:
+            return describe(tls.getpeercert(binary_form=True) or b"")
+
+
+def _connect(host: str, port: int, ends_at: float) -> socket.socket:
+    """Return a connection to the first address of a name that accepts one."""
+    error = OSError(f"{host} has no address")
+    for family, kind, protocol, _name, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_left_s(ends_at))
+            connection.connect(address)
+        except OSError as failure:
+            connection.close()
+            error = failure
+        else:
+            return connection
+    raise error
+
+
+def _left_s(ends_at: float) -> float:
+    return max(MIN_TIMEOUT_S, ends_at - time.monotonic())
 
 
 class PinnedAdapter(BoundedAdapter):
@@ -60,44 +129,3 @@ class PinnedAdapter(BoundedAdapter):
             assert_fingerprint=self._fingerprint,
             **keywords,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class PinStore:
-    """The pinned fingerprints, one file for each gateway."""
-
-    folder: Path
-
-    def path(self, serial: str) -> Path:
-        """Return the file that holds a gateway's fingerprint; once it is deleted, the next certificate is pinned."""
-        return self.folder / f"{serial}.sha256"
-
-    def lookup(self, serial: str) -> str | None:
-        """Return the fingerprint pinned for a gateway; None if there is none yet.
-
-        Raises:
-            GatewayUntrusted: there is one that cannot be read; it is never replaced.
-        """
-        path = self.path(serial)
-        try:
-            pinned = path.read_text(errors="replace").strip()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise GatewayUntrusted(f"cannot read the pinned certificate of gateway {serial}: {error}") from None
-        if not re.fullmatch(r"[0-9a-f]{64}", pinned):
-            raise GatewayUntrusted(
-                f"{path} does not hold the fingerprint of gateway {serial}'s certificate (64 hexadecimal digits); "
-                "restore it, or delete the file to pin the certificate that the gateway presents now"
-            )
-        return pinned
-
-    def pin(self, serial: str, fingerprint: str) -> None:
-        """Pin the fingerprint of a gateway that has none yet.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        path = self.path(serial)
-        write_atomically(path, f"{fingerprint}\n")
-        logger.warning("pinned the certificate %s of gateway %s in %s", fingerprint, serial, path)

@@ -1,8 +1,9 @@
 """``poller --check``: each gateway, its certificate and clock, what it accepts and measures, and the broker."""
 
+import time
 from collections.abc import Iterator
 
-from services.poller.certificates import PinStore
+from services.poller.certificates import describe_expiry
 from services.poller.clock import GatewayClock, describe_offset
 from services.poller.endpoints import INVERTERS
 from services.poller.errors import GatewayError, GatewayUntrusted
@@ -10,6 +11,7 @@ from services.poller.once import Result, read_once
 from services.poller.reader import GatewayReader
 from services.poller.session import Session
 from services.poller.settings import EnvoySettings, PollerSettings
+from services.poller.trust import TrustStore
 from shared.checks import CheckResult
 from shared.mqtt_check import check_broker
 from shared.topics import Topics
@@ -17,19 +19,19 @@ from shared.topics import Topics
 KINDS = ("production", "consumption", "grid", "battery", "inverter", "energy")
 
 
-def run_checks(settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
+def run_checks(settings: PollerSettings, trust: TrustStore) -> Iterator[CheckResult]:
     """Yield the result of each check of each gateway, then of the broker."""
     for gateway in settings.gateways:
-        yield from _check_gateway(gateway, settings, pins)
+        yield from _check_gateway(gateway, settings, trust)
     yield check_broker(settings.mqtt, Topics(settings.mqtt.base_topic).info("0"))
 
 
-def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, pins: PinStore) -> Iterator[CheckResult]:
-    session = Session(gateway, pins)
+def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, trust: TrustStore) -> Iterator[CheckResult]:
+    session = Session(gateway, trust)
     try:
         identity = session.find()
     except GatewayUntrusted as error:
-        yield CheckResult(ok=False, what=f"certificate of {gateway.host}", text=str(error))
+        yield CheckResult(ok=False, what=f"gateway at {gateway.host}", text=str(error))
         return
     except GatewayError as error:
         text = f"{error}; is ENVOY_HOST right, and is the gateway in this network?"
@@ -37,7 +39,7 @@ def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, pins: PinSt
         return
     text = f"found at {session.envoy.base_url}, firmware {identity.firmware}"
     yield CheckResult(ok=True, what=f"gateway {identity.serial}", text=text)
-    yield CheckResult(ok=True, what="certificate", text=_certificate(session, gateway, pins))
+    yield CheckResult(ok=True, what="certificate", text=_certificate(session, gateway, trust))
     yield _clock(session.clock)
     result = read_once(session, settings.mqtt)
     if result.reader is not None and result.credential is not None:
@@ -48,11 +50,13 @@ def _check_gateway(gateway: EnvoySettings, settings: PollerSettings, pins: PinSt
         yield CheckResult(ok=False, what=what, text=result.error)
 
 
-def _certificate(session: Session, gateway: EnvoySettings, pins: PinStore) -> str:
-    if session.envoy.fingerprint is None or session.identity is None:
+def _certificate(session: Session, gateway: EnvoySettings, trust: TrustStore) -> str:
+    certificate = session.certificate
+    if certificate is None or session.identity is None:
         return "none: the gateway uses plain HTTP, as firmware before 7 does"
-    source = "ENVOY_CERT_FINGERPRINT" if gateway.cert_fingerprint else str(pins.path(session.identity.serial))
-    return f"SHA-256 {session.envoy.fingerprint}, pinned by {source}; any other is rejected"
+    source = "ENVOY_CERT_FINGERPRINT" if gateway.cert_fingerprint else str(trust.pin_path(session.identity.serial))
+    expiry = describe_expiry(certificate, time.time())
+    return f"SHA-256 {certificate.fingerprint}, pinned by {source}; {expiry}"
 
 
 def _clock(clock: GatewayClock) -> CheckResult:

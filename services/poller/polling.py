@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.poller.agenda import Agenda, Fetch, Identify, Poll, Wait
+from services.poller.certificates import describe_expiry, renewal_is_near
 from services.poller.credentials import REJECTED_RETRY_S, Credential, rejection_hint
 from services.poller.errors import GatewayError, GatewayUnavailable, GatewayUntrusted, TokenRejected
 from services.poller.publisher import GatewayPublisher
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WAIT_S = 1.0
 """A stop is noticed at least this soon."""
+
+EXPIRY_LOG_INTERVAL_S = 7 * 86_400.0
 
 FIRST_RETRY_S, MAX_RETRY_S = 2.0, 60.0
 
@@ -44,6 +47,8 @@ class Outage:
     """When to try next, on the monotonic clock."""
     logged: str = ""
     """The error that was logged and needs a person; it is logged once."""
+    untrusted: str = ""
+    """Why the gateway that responds is not trusted; empty if it is, or none responded yet."""
 
 
 class GatewayPoller:
@@ -73,6 +78,7 @@ class GatewayPoller:
         self._reader: GatewayReader | None = None
         self._stats = PollStats()
         self._outage = Outage()
+        self._expiry_logged_at = -EXPIRY_LOG_INTERVAL_S
 
     @property
     def name(self) -> str:
@@ -83,6 +89,11 @@ class GatewayPoller:
     def online(self) -> bool:
         """Whether the gateway responds."""
         return self._publisher.online is True
+
+    @property
+    def untrusted(self) -> str:
+        """Why the gateway that responds is not trusted, for which a person is needed; empty if there is no reason."""
+        return self._outage.untrusted
 
     def accepts(self, token: Token) -> bool:
         """Return whether a token may be for this gateway: until it is found, every token may."""
@@ -142,6 +153,8 @@ class GatewayPoller:
 
     def _find(self) -> None:
         identity = self._session.find()
+        self._outage.untrusted = ""
+        self._report_expiry(time.monotonic())
         if self._reader is None or self._reader.site.identity != identity:
             base_url = self._session.envoy.base_url
             logger.info("found gateway %s, firmware %s, at %s", identity.serial, identity.firmware, base_url)
@@ -171,6 +184,7 @@ class GatewayPoller:
             case Identify():
                 reader.identify()
                 self._publisher.publish_info(reader.info)
+                self._report_expiry(now)
             case Poll() as poll:
                 self._poll(reader, poll)
         return now
@@ -205,6 +219,16 @@ class GatewayPoller:
             case Token() as token:
                 self._session.offer_token(token)
 
+    def _report_expiry(self, now: float) -> None:
+        """Log once a week that the gateway will renew its certificate soon."""
+        certificate = self._session.certificate
+        if certificate is None or now - self._expiry_logged_at < EXPIRY_LOG_INTERVAL_S:
+            return
+        if renewal_is_near(certificate, time.time()):
+            self._expiry_logged_at = now
+            expiry = describe_expiry(certificate, time.time())
+            logger.warning("gateway %s: its certificate %s: %s", self.name, certificate.fingerprint, expiry)
+
     def _on_token_rejected(self, error: TokenRejected) -> None:
         """Authenticate with another credential; where there is none, retry with this one in five minutes."""
         credential = self._session.credential
@@ -237,7 +261,7 @@ class GatewayPoller:
             # The first failure is a broken connection; the search after it finds the other certificate.
             if str(error) != outage.logged:
                 logger.error("gateway %s: %s", self.name, error)
-            outage.logged = str(error)
+            outage.logged = outage.untrusted = str(error)
         elif outage.failures == 1:
             logger.warning("gateway %s cannot be read: %s; retrying", self.name, error)
         self._publisher.publish_status(online=False)

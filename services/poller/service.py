@@ -76,6 +76,8 @@ class Poller:
         """Return why the service does not make progress; None if it does."""
         if not self._connection.connected:
             return "not connected to the MQTT broker; readings are kept in the journal"
+        if untrusted := [gateway.untrusted for gateway in self._gateways if gateway.untrusted]:
+            return "; ".join(untrusted)
         offline = [gateway.name for gateway in self._gateways if not gateway.online]
         if len(offline) == len(self._gateways):
             return f"no gateway responds: {', '.join(offline)}"

@@ -22,7 +22,8 @@ def _host_or_url(host: str) -> str:
     return host.rstrip("/")
 
 
-def _fingerprint(text: str) -> str:
+def parse_fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint as 64 lower-case digits. Raises ValueError."""
     digits = text.replace(":", "").lower()
     if len(digits) != 64 or set(digits) - set("0123456789abcdef"):  # noqa: PLR2004 - SHA-256 has 32 bytes
         raise ValueError("must be a SHA-256 fingerprint: 64 hexadecimal digits, with or without colons")
@@ -43,7 +44,9 @@ class EnvoySettings(Section):
     host: Annotated[str, AfterValidator(_host_or_url)] = Field(
         "envoy.local", description="the Envoy: host, host:port or URL"
     )
-    serial: Serial | None = Field(None, description="serial number of the gateway; any other is rejected")
+    serial: Serial | None = Field(
+        None, description="serial number of the gateway; any other is rejected [the one that responded first]"
+    )
     token: Annotated[TokenText | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="a manually fetched token, where no token_broker runs"
     )
@@ -51,7 +54,7 @@ class EnvoySettings(Section):
     password: SecretStr | None = Field(
         None, description="password, for firmware before 7 [last six digits of the serial number]"
     )
-    cert_fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = Field(
+    cert_fingerprint: Annotated[str, AfterValidator(parse_fingerprint)] | None = Field(
         None, description="SHA-256 of the gateway's certificate, instead of pinning the first one presented"
     )
 

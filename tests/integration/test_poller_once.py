@@ -281,7 +281,7 @@ def test_a_gateway_with_a_pinned_certificate_is_never_read_without_tls(name: str
         ended = [once(tmp_path, url, ENVOY_TOKEN=unsigned_token(serial)) for url in (host, f"http://{host}")]
 
     assert [each.returncode for each in ended] == [1, 1]
-    assert all("although its certificate is pinned" in each.stderr for each in ended)
+    assert all("although the certificate" in each.stderr for each in ended)
     assert credentials == []
 
 
@@ -308,7 +308,7 @@ def test_an_unreadable_pin_is_reported_and_never_replaced(pinned: str, tmp_path:
 
     assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (1, "", 1)
     assert str(pin) in ended.stderr
-    assert "delete the file" in ended.stderr
+    assert "--accept-certificate" in ended.stderr
     assert (pin.read_text(), requested) == (pinned, {"/info"})
 
 
@@ -325,7 +325,7 @@ def test_another_certificate_than_the_pinned_one_gets_no_credential(tmp_path: Pa
 
     pin = next((tmp_path / "poller").glob("*.sha256"))
     assert (ended.returncode, ended.stdout) == (1, "")
-    for text in ("no credential was sent", pin.read_text().strip(), f"delete {pin}"):
+    for text in ("no credential was sent", pin.read_text().splitlines()[0], "--accept-certificate"):
         assert text in ended.stderr
     assert requested == {"/info"}
 

@@ -9,10 +9,10 @@ from pydantic import SecretStr
 from pyenphase import Envoy as PyenphaseEnvoy
 from pyenphase import EnvoyData
 
-from services.poller.certificates import PinStore
 from services.poller.once import read_once
 from services.poller.session import Session
 from services.poller.settings import EnvoySettings
+from services.poller.trust import TrustStore
 from services.simulator.simulator import Simulator
 from shared.readings import Reading
 from shared.settings import MqttSettings
@@ -133,7 +133,7 @@ async def read_with_pyenphase(roof: Simulator) -> EnvoyData:
 def read_with_poller(roof: Simulator, state: Path) -> Sequence[Reading]:
     """Return what the poller reads."""
     token = SecretStr(roof.token()) if roof.envoy_url.startswith("https") else None
-    session = Session(EnvoySettings(host=roof.envoy_url, token=token), PinStore(state))
+    session = Session(EnvoySettings(host=roof.envoy_url, token=token), TrustStore(state))
     session.find()
     result = read_once(session, MqttSettings())
     assert result.error == ""

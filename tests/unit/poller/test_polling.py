@@ -11,13 +11,13 @@ import pytest
 
 from services.poller import polling
 from services.poller.agenda import Agenda
-from services.poller.certificates import PinStore
 from services.poller.errors import GatewayUnavailable, GatewayUntrusted, TokenRejected
 from services.poller.identity import Identity
 from services.poller.polling import GatewayPoller
 from services.poller.publisher import GatewayPublisher
 from services.poller.session import Session
 from services.poller.settings import EnvoySettings, PollSettings
+from services.poller.trust import TrustStore
 from shared.mqtt import Connection
 from shared.settings import MqttSettings
 from tests.programs import wait_until
@@ -27,7 +27,7 @@ class FailingSession(Session):
     """A session that never finds its gateway."""
 
     def __init__(self, state: Path, error: Exception) -> None:
-        super().__init__(EnvoySettings(host="roof"), PinStore(state))
+        super().__init__(EnvoySettings(host="roof"), TrustStore(state))
         self.searches = 0
         self._error = error
 

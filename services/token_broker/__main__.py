@@ -16,6 +16,7 @@ from shared.checks import report
 from shared.health import Health, check_health
 from shared.lifecycle import ExitCode
 from shared.settings import command_line, load, refuse
+from shared.tokens import InvalidToken, Token, parse_token
 from shared.topics import Topics
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from services.token_broker.gateway_token import GatewayToken
     from services.token_broker.supply import TokenSupply
     from services.token_broker.token_cache import TokenCache
-    from shared.tokens import Token
 
 DESCRIPTION = "Fetch tokens for Envoy gateways from Enphase, cache them, and publish them to the poller."
 
@@ -95,7 +95,7 @@ def fetch_once(
         refuse("ENVOY_SERIAL: must be set to the serial number of the gateway, which is printed on it")
     now = time.time()
     due = [gateway.serial for gateway in supply.gateways if gateway.fetch_at <= now]
-    may_fetch = account is not None and account.next_attempt_at(now) <= now
+    may_fetch = account is not None and account.logins.next_attempt_at(now) <= now
     action = f"requesting one from {settings.enlighten.login_url.host}" if may_fetch else "no request is allowed now"
     for serial in due:
         print(f"gateway {serial}: no valid token in the cache; {action}", flush=True)
@@ -131,10 +131,8 @@ def new_account(settings: TokenBrokerSettings, state_dir: Path, public_key: str 
     )
 
 
-def parse_manual_token(settings: TokenBrokerSettings, public_key: str | None) -> "Token | None":
+def parse_manual_token(settings: TokenBrokerSettings, public_key: str | None) -> Token | None:
     """Return the token of the settings; None without one. An invalid one ends the process."""
-    from shared.tokens import InvalidToken, parse_token
-
     if settings.envoy.token is None:
         return None
     text = settings.envoy.token.get_secret_value()

@@ -46,8 +46,8 @@ def _check_manual_token(token: Token, now: float) -> CheckResult:
 def _check_account(account: Account | None, now: float) -> CheckResult:
     if account is None:
         return CheckResult(ok=False, what="account", text=NO_ACCOUNT)
-    if (next_attempt_at := account.next_attempt_at(now)) > now:
-        _state, message = account.last_refusal
+    if (next_attempt_at := account.logins.next_attempt_at(now)) > now:
+        _state, message = account.logins.last_refusal
         text = f"{message}; next attempt at {format_time(next_attempt_at)}"
         return CheckResult(ok=False, what="account", text=text)
     return CheckResult(ok=True, what="account", text="e-mail and password are set; not checked with Enphase")

@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 STORAGE_RETRY_INTERVAL_S = 60.0
 MAX_DISCOVERED = 20
-"""With so many gateways no other is added because of a request; settings may name more."""
+"""A request adds no gateway beyond this number; the settings may name more."""
 
 NO_ACCOUNT = f"no account is set; set ENLIGHTEN_EMAIL and ENLIGHTEN_PASSWORD, or {FETCH_MANUALLY}"
 
@@ -87,7 +87,7 @@ class TokenSupply:
 
     def _claim_renewal(self, serial: str, now: float) -> bool:
         try:
-            return self._account is not None and self._account.claim_renewal(serial, now)
+            return self._account is not None and self._account.logins.claim_renewal(serial, now)
         except OSError:
             return False
 
@@ -104,15 +104,14 @@ class TokenSupply:
                 gateway.problem, gateway.fetch_at = ("bad_credentials", NO_ACCOUNT), float("inf")
             return due
         try:
-            with self._account.locked():
+            with self._account.logins.locked():
                 for gateway in due:
                     self._use_cached(gateway, now)
                 self._fetch(self._account, [gateway for gateway in due if gateway.fetch_at <= now], now)
         except OSError as error:
             # No log-in is made that cannot be recorded.
-            message = (
-                f"STATE_DIR cannot be used ({error.strerror or error}), so no log-in is made; check its permissions"
-            )
+            reason = f"STATE_DIR cannot be used ({error.strerror or error}), so no log-in is made"
+            message = f"{reason}; check its permissions and free space"
             for gateway in due:
                 if gateway.fetch_at <= now:
                     gateway.postpone(now + STORAGE_RETRY_INTERVAL_S, "cloud_unreachable", message)

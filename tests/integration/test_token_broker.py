@@ -333,6 +333,20 @@ def test_a_manual_token_that_is_not_set_any_more_is_cleared(
         wait_until(lambda: listener.receive("token").payload == b"", "the token is cleared")
 
 
+def test_a_gateway_that_cannot_be_recorded_gets_its_token(
+    broker: Server, roof: Simulator, listener: Listener, tmp_path: Path
+) -> None:
+    """A full or read-only disk delays no token; it only cannot be cleared later."""
+    (tmp_path / "token_broker").mkdir()
+    (tmp_path / "token_broker" / "published").write_text("a file instead of a folder")
+    environment = account(roof, tmp_path, MQTT_PORT=str(broker.port), ENVOY_SERIAL=roof.serial)
+    log = tmp_path / "token_broker.log"
+    with Program.python("services.token_broker", log=log, environment=environment) as token_broker:
+        assert Token.from_json(listener.receive("token").payload).serial == roof.serial
+        assert "cannot record gateway" in token_broker.output
+        assert token_broker.running
+
+
 @pytest.mark.parametrize(("password", "logins", "issued"), [("wrong", 3, 0), ("sunshine", 1, 1)])
 def test_concurrent_processes_log_in_as_one(
     password: str, logins: int, issued: int, roof: Simulator, tmp_path: Path

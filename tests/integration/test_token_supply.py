@@ -312,6 +312,22 @@ def test_requests_for_too_many_gateways_are_ignored(owner: Owner) -> None:
     assert sum(gateway is not None for gateway in served) == 19
 
 
+def test_a_cached_token_that_cannot_be_read_is_reported_and_read_later(owner: Owner, tmp_path: Path) -> None:
+    """A request for that gateway does not end the service."""
+    folder_instead = tmp_path / "tokens" / "999999999999.json"
+    folder_instead.mkdir(parents=True)
+
+    gateway = owner.supply.serve_requested("999999999999", owner.now)
+    assert gateway is not None
+    owner.pass_time(MINUTE_S)
+
+    assert gateway.problem is not None
+    assert "STATE_DIR cannot be used" in gateway.problem[1]
+    folder_instead.rmdir()
+    owner.pass_time(2 * MINUTE_S)
+    assert "issues this account no token" in gateway.problem[1]
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"[]", b'{"salt": "salt"}', b'{"tried_at": [null]}', b"\xff"])
 def test_a_corrupt_record_of_log_ins_is_quarantined(content: bytes, owner: Owner, tmp_path: Path) -> None:
     """The count starts again, and each corrupt file is kept."""

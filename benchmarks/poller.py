@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from pyenphase import Envoy as PyenphaseEnvoy
 
 from benchmarks.sink import cpu_s, memory_mb
 from services.poller.agenda import Agenda, Poll
@@ -36,6 +35,11 @@ from shared.mqtt import Connection
 from shared.settings import MqttSettings
 from tests.programs import HOST, Program, free_port, listening, wait_until
 from tests.tokens import unsigned_token
+
+try:
+    from pyenphase import Envoy as PyenphaseEnvoy
+except ModuleNotFoundError:
+    sys.exit("benchmarks.poller needs pyenphase; make test installs it")
 
 WHOLE_READS, METER_READS = 200, 1000
 POLLS_PER_WHOLE_READ = 6

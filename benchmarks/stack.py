@@ -1,6 +1,6 @@
-"""Measures the image and how soon a started container publishes: ``python -m benchmarks.stack [starts]``.
+"""Image size, and time from a container's start to its first reading: ``python -m benchmarks.stack [starts]``.
 
-Needs the stack with a house, such as ``docker compose --profile demo up -d``.
+The stack must run with a gateway: ``docker compose --profile demo up -d``.
 """
 
 import os
@@ -22,7 +22,7 @@ IMAGES = ("python:3.13-slim", os.environ.get("PIPELINE_IMAGE", "enphase-pipeline
 
 
 def main() -> None:
-    """Print the image's size and the times from start to first publication."""
+    """Run the benchmark and print its figures."""
     base, ours = (int(printed("docker", "image", "inspect", "-f", "{{.Size}}", name)) for name in IMAGES)
     print(f"image: {(ours - base) / MEGABYTE:.0f} MB on top of {IMAGES[0]}'s {base / MEGABYTE:.0f} MB")
     password = printed(*COMPOSE, "run", "--rm", "--no-deps", "-T", "setup", "cat", "/volumes/viewer/mqtt_password")
@@ -58,8 +58,11 @@ def start_to_publication_s(viewer: Connection) -> float:
 
 
 def printed(*command: str) -> str:
-    """Return what a command prints."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """Return what a command prints; end the benchmark if it fails."""
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"{ended.stderr.strip()}\nstart the stack first: docker compose --profile demo up -d")
+    return ended.stdout.strip()
 
 
 if __name__ == "__main__":

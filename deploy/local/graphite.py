@@ -133,8 +133,8 @@ def _add_page(app: Flask, carbon_prefix: str) -> None:
 def main() -> None:
     """Serve until the process is stopped."""
     settings = load(LocalSettings)
-    logs.configure("INFO", "text")
     application = build(settings)
+    logs.configure("INFO", "text")  # after graphite-render, which replaces the formatters of the root logger
     logger.info("serving Graphite's render API on %s/render", settings.graphite_url)
     waitress.serve(application, host=HOST, port=settings.graphite_port, threads=THREADS, _quiet=True)
 

@@ -6,16 +6,12 @@ from pydantic import Field
 
 from shared.payload import Payload
 from shared.readings import Serial, Timestamp
-from shared.tokens import Token
 
 ONLINE = b"online"
 OFFLINE = b"offline"
 
 RowNumber = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """SQLite has 64 bits for it."""
-
-TokenMessage = Token
-"""Until the services import :class:`shared.tokens.Token`."""
 
 TokenState = Literal["ok", "expiring", "bad_credentials", "mfa_required", "locked_out", "cloud_unreachable"]
 

@@ -135,7 +135,7 @@ class EndpointHealth:
         self.failures, self.retry_at, self.outcome, self.timed_out = 0, 0.0, "", False
 
     def record_failure(self, outcome: str, now: float, *, timed_out: bool = False) -> None:
-        """Note a failure; from the second in a row on, the endpoint is left alone for a while."""
+        """Note a failure; from the second in a row on, the endpoint is not fetched for a while."""
         self.failures += 1
         self.outcome, self.timed_out = outcome, timed_out
         delay_s = backoff_s(self.failures - 1, first_s=FIRST_RETRY_S, max_s=MAX_RETRY_S) if self.failures > 1 else 0.0

@@ -1,4 +1,4 @@
-"""How wrong a gateway's clock is, and what makes its times true.
+"""The offset of a gateway's clock, and the correction of its times.
 
 A gateway sets its clock over the internet. Without that, or after a power loss, the clock can be hours wrong, or be
 reset to 1970 (amykyta3/envoy-logger, envoy_logger/model.py). Times with the same offset keep their order and

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 INFO_PATH = "/info"
 
 BUSY_RETRY_S = 30.0
-"""A gateway that has just started asks to "please retry after 30 seconds" (pyenphase/pyenphase#168)."""
+"""A gateway that has just started responds "please retry after 30 seconds" (pyenphase/pyenphase#168)."""
 
 MAX_RETRY_AFTER_S = 600.0
 

@@ -1,4 +1,4 @@
-"""A TCP proxy with faults: connections that are reset, cut, half-open, slow, idle for too long, or answered wrongly."""
+"""A TCP proxy with faults: connections that are reset, cut, half-open, slow, idle for too long, or malformed."""
 
 import contextlib
 import select
@@ -25,7 +25,7 @@ class Proxy:
         self.accepted = 0
         self.cuts = 0
         self.received: list[bytes] = []
-        """What clients sent first while they were answered with malformed packets."""
+        """What clients sent first while the responses were malformed."""
         self._resets = 0
         self._max_bytes: int | None = None
         self._bytes_per_s: float | None = None
@@ -59,7 +59,7 @@ class Proxy:
         self._max_idle_s = seconds
 
     def respond_with(self, malformed: bytes) -> None:
-        """Answer the first packet of each new connection with this, and close it."""
+        """Respond to the first packet of each new connection with this, and close it."""
         self._malformed = malformed
 
     def end_faults(self) -> None:

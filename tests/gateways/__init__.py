@@ -93,7 +93,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Response:
-    """What a gateway answers to one path: JSON, or text where the body is text."""
+    """The response of a gateway to one path: JSON, or text where the body is text."""
 
     body: Any
     status: int = HTTPStatus.OK
@@ -113,7 +113,7 @@ Change = Callable[[Responses], None]
 
 @dataclass(frozen=True)
 class Expected:
-    """What is to be read of a gateway: power, then lifetime energy or energies, None where it is not to be believed."""
+    """What is to be read of a gateway: power, then lifetime energy or energies, None where it is wrong."""
 
     source: str | None
     production: tuple[float, float | None] | None
@@ -128,7 +128,7 @@ class Expected:
     battery: Mapping[str, float] | None = None
     """Fields of the reading of all batteries."""
     energy: Mapping[str, float] = field(default_factory=dict)
-    """The energies of day and week that are believed."""
+    """The energies of day and week that are right."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Gateway:
         return next((meter for meter in self.meters if meter.kind == kind and meter.state == "enabled"), None)
 
     def responses(self) -> Responses:
-        """Return all that it answers, by file name."""
+        """Return all of its responses, by file name."""
         responses = {"info": _info(self), **_production(self), **_meters(self), **_inverters(self), **_batteries(self)}
         for change in self.oddities:
             change(responses)
@@ -288,7 +288,7 @@ def _measured(phase: Phase, frequency_hz: float) -> dict[str, float]:
 
 def _production(gateway: Gateway) -> Responses:
     if gateway.version < (4,):
-        # A page for people with status 200, whatever is asked.
+        # A page for people with status 200, whatever is requested.
         page = html(HTTPStatus.OK, "production")
         return {"api_v1_production": _v1_production(gateway), "production.json": page, "production": page}
     brief, detailed = (Response(_production_json(gateway, with_lines=lines)) for lines in (False, True))

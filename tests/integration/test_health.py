@@ -81,7 +81,7 @@ def test_a_poller_is_healthy_while_gateway_and_broker_are_up(broker: Server, roo
 
 
 @pytest.mark.root
-def test_a_service_on_a_full_disk_goes_on_and_is_not_healthy(tmp_path: Path) -> None:
+def test_a_service_on_a_full_disk_continues_and_is_not_healthy(tmp_path: Path) -> None:
     """A heartbeat that cannot be written ends nothing."""
     with small_disk(tmp_path / "poller", 100) as filler:
         health = Health(tmp_path / "poller" / "health")
@@ -93,5 +93,5 @@ def test_a_service_on_a_full_disk_goes_on_and_is_not_healthy(tmp_path: Path) -> 
         assert "start the service" in output
 
         filler.unlink()
-        health.report("no gateway answers")
-        assert health_of("poller", tmp_path)[1].endswith("no gateway answers\n")
+        health.report("no gateway responds")
+        assert health_of("poller", tmp_path)[1].endswith("no gateway responds\n")

@@ -357,7 +357,7 @@ def test_on_a_full_disk_readings_are_published_without_the_journal(outbox: Runni
 def test_while_the_queue_of_the_mqtt_client_is_full_readings_wait(
     outbox: Running, manual_sink: ManualSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None is lost, and the outbox goes on."""
+    """None is lost, and the outbox continues."""
     with outbox() as box:
         publish, failures = box._connection.publish, iter(range(5))
 

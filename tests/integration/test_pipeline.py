@@ -29,7 +29,7 @@ def lately() -> int:
 
 
 class LocalRun(Program):
-    """The whole pipeline as ``python -m deploy.local`` runs it, and what its ports answer."""
+    """The whole pipeline as ``python -m deploy.local`` runs it, and what its ports return."""
 
     settings: dict[str, str]
 

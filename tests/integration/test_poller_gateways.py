@@ -312,7 +312,7 @@ def test_a_redirect_is_not_followed_and_its_target_gets_no_token() -> None:
 
 
 def test_a_gateway_with_new_firmware_is_read_as_that(broker: Server, subscriber: Subscriber, tmp_path: Path) -> None:
-    """After the gap of an update, info has the new firmware and readings go on."""
+    """After the gap of an update, info has the new firmware and readings continue."""
     with ExitStack() as stack:
         with simulator(tmp_path, firmware="7") as roof:
             token, port = roof.token(), int(roof.envoy_url.rpartition(":")[2])

@@ -228,7 +228,7 @@ def numbers_of_pyenphase(data: EnvoyData) -> Numbers:
 def allowance(name: str) -> float:
     """Return how far the numbers may be apart.
 
-    pyenphase rounds to whole watts, and takes what production.json counts from another answer, some seconds apart.
+    pyenphase rounds to whole watts, and takes what production.json counts from another response, some seconds apart.
     """
     return 40 if name.startswith("energy.") or name == "consumption.energy_lifetime_wh" else 0.51
 

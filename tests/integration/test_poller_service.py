@@ -278,12 +278,12 @@ def test_the_status_follows_the_gateway(subscriber: Subscriber, poller: Program,
 def test_readings_taken_while_the_broker_is_down_are_published_when_it_is_back(
     broker: Server, mqtt: Settings, poller: Program, roof: Simulator, subscriber: Subscriber
 ) -> None:
-    """Polls go on meanwhile."""
+    """Polls continue."""
     subscriber.publish_token(roof.token())
     subscriber.wait_for("readings/grid")
     broker.kill()
     polls = len(requests_of(roof, "/ivp/meters/readings"))
-    wait_until(lambda: len(requests_of(roof, "/ivp/meters/readings")) > polls + 2, "polls go on")
+    wait_until(lambda: len(requests_of(roof, "/ivp/meters/readings")) > polls + 2, "polls continue")
     killed_at = json.loads(subscriber.on("readings/grid")[-1].payload)["timestamp"]
 
     broker.start()

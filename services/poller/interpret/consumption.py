@@ -30,7 +30,7 @@ def _power_w(view: SiteView) -> float | None:
 
 
 def _counted_power_w(view: SiteView) -> float | None:
-    """Return the same out of ``/production.json``."""
+    """Return the same from ``/production.json``."""
     total, net, production = (view.counter(kind) for kind in (TOTAL_CONSUMPTION, NET_CONSUMPTION, PRODUCTION))
     if total is None or total.wNow is None:
         return None

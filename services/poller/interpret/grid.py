@@ -1,4 +1,4 @@
-"""Grid: the power at the grid connection, with import and export counted apart."""
+"""Grid: the power at the grid connection, with import and export counted separately."""
 
 from collections.abc import Set as AbstractSet
 

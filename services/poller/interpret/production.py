@@ -34,7 +34,7 @@ def interpret_production(view: SiteView) -> Production | None:
 
 
 def _counts(own: GatewayProduction, view: SiteView) -> bool:
-    """Return whether the gateway's own counter is to be believed."""
+    """Return whether the gateway's own counter is reliable."""
     identity, inverters_sum = view.site.identity, view.inverters_sum
     return not (
         _is_all_zero(own)

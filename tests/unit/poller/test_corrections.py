@@ -63,7 +63,7 @@ def test_an_older_reading_is_kept_and_an_older_report_of_an_inverter_is_not() ->
     assert duplicates.admit(inverter(NOW + 300))
 
 
-def test_reports_go_on_after_the_gateways_clock_was_set_back() -> None:
+def test_reports_continue_after_the_gateways_clock_was_set_back() -> None:
     """An hour and more is not an old report."""
     duplicates = Duplicates()
     duplicates.admit(inverter(NOW))
@@ -115,7 +115,7 @@ def test_a_counter_that_was_reset_is_used_after_a_while() -> None:
     assert lifetime(counters, 12) == 12
 
 
-def test_a_counter_that_recovers_goes_on_as_before() -> None:
+def test_a_counter_that_recovers_continues_as_before() -> None:
     """Zeros for a minute leave no trace; a step back by rounding is none."""
     counters = MonotonicCounters(Seconds())
 

@@ -71,7 +71,7 @@ def _without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
         (ValueError("unexpected"), logging.ERROR, None),
     ],
 )
-def test_the_search_goes_on_after_every_error(
+def test_the_search_continues_after_every_error(
     error: Exception, level: int, logged: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What concerns a person, or lasts, is logged once."""

@@ -22,7 +22,7 @@ ENDLESS_TLS_RECORD = b"\x16\x03\x03\x40\x00"
 
 
 class Server(threading.Thread):
-    """Answers each connection in turn with the next of its responses, and drips bytes after one that requires it."""
+    """Sends each connection in turn the next of its responses, and drips bytes after one that requires it."""
 
     def __init__(self, responses: list[bytes], drip: bytes) -> None:
         super().__init__(daemon=True)
@@ -143,7 +143,7 @@ def test_a_connection_established_after_the_deadline_is_closed(monkeypatch: pyte
     assert server.client_left
 
 
-def test_a_session_goes_on_after_a_deadline() -> None:
+def test_a_session_continues_after_a_deadline() -> None:
     """The next exchange gets a connection of its own and its response."""
     bounded = session()
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -81,7 +81,7 @@ def port_of(roof: Simulator) -> int:
 
 
 def test_a_renewed_certificate_is_reported_and_accepted_with_one_command(broker: Server, tmp_path: Path) -> None:
-    """Log, --health and --check name the command; the running service goes on without a restart."""
+    """Log, --health and --check name the command; the running service continues without a restart."""
     with simulator(tmp_path, serial=SERIAL) as roof:
         commands = Poller(tmp_path, broker.port, roof)
         with commands.running() as poller:

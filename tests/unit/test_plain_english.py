@@ -203,12 +203,12 @@ def test_a_malformed_message_is_found() -> None:
 
 def test_a_phrase_is_found_in_prose_across_lines_and_in_a_name() -> None:
     """Line breaks, comment signs, underscores and capitals hide nothing."""
-    source = "# Removed by\n# hand.\nTOLD_EVERY_S = 1\nclass AskTwice:\n    pass\n"
+    source = "# Removed by\n# hand.\nTOLD_EVERY_S = 1\nclass HearTwice:\n    pass\n"
 
     assert [found.split("; ")[0] for found in avoided_in("a.py", source)] == [
         "a.py:1: 'by # hand'",
         "a.py:3: 'TOLD'",
-        "a.py:4: 'ask'",
+        "a.py:4: 'hear'",
     ]
 
 
